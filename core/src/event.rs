@@ -1,0 +1,167 @@
+//! A word on which consumers of something sleep until there is more of it, without a system call while nobody sleeps.
+//!
+//! # What
+//! A `u32` = `sequence << 1 | somebody may sleep`. It counts nobody: a sleeper that is killed leaves at most a stale
+//! flag behind, which costs the next waker one wake in vain and heals.
+//!
+//! # Protocol
+//! Waiter ([`EventWord::sleep_unless`]):
+//! 1. has looked and found nothing;
+//! 2. `word.fetch_or(1)`: announce;
+//! 3. heavy fence;
+//! 4. look again: found something: done;
+//! 5. park while the word holds what 2 left there, at most for a slice.
+//! 6. A woken waiter that leaves more behind than it takes calls [`EventWord::wake`] itself: the one wake may have been
+//!    meant for two.
+//!
+//! Waker ([`EventWord::wake`]), after it published `n` items:
+//! 1. light fence;
+//! 2. flag clear: done;
+//! 3. `word.fetch_add(2)`: a waiter between its 2 and its 5 does not fall asleep;
+//! 4. wake `n`; fewer were asleep: CAS the flag away, and if that succeeds wake everybody, because somebody may have
+//!    announced and fallen asleep between the wake and the CAS.
+//!
+//! # Orderings
+//! | edge | release side | acquire side | what is published | model |
+//! |---|---|---|---|---|
+//! | `event.announce` | `light`: full fence in `wake` | `heavy`: full fence in `sleep_unless` | none; store-load order: either the waker sees the flag or the waiter sees the item | `event` |
+//!
+//! In [`WakeMode::Asymmetric`] the waker's fence is a compiler fence, if its process takes part in heavy barriers, and
+//! the waiter's a process-wide barrier.
+//!
+//! # Crash
+//! | killed between | others see |
+//! |---|---|
+//! | waiter 2 and 5, or asleep | a stale flag: one wake in vain, then clear |
+//! | publish and waker 3 | the items; a sleeper finds them when its slice ends or the reaper wakes all |
+//! | waker 3 and 4 | as above |
+//! | waker 4, wake and CAS | a stale flag |
+//! | woken waiter before its 6 | the items; others when their slices end or the reaper wakes all |
+
+use crate::prim::{AtomicU32, Ordering, compiler_fence, fence};
+use crate::wait::{Parked, Slice, Wait, WakeMode};
+
+const SLEEPERS: u32 = 1;
+const STEP: u32 = 2;
+
+/// The shared word. All zero is a valid start: nobody sleeps.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct EventWord(AtomicU32);
+
+#[cfg(not(crosslane_loom))]
+const _: () = assert!(size_of::<EventWord>() == 4);
+
+/// What came of [`EventWord::sleep_unless`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slept {
+    /// The second look found something; nothing was slept.
+    Ready,
+    /// Look again.
+    Again,
+    /// The deadline has passed.
+    Expired,
+}
+
+impl Default for EventWord {
+    #[track_caller]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl EventWord {
+    /// A word on which nobody sleeps.
+    #[must_use]
+    #[cfg(not(crosslane_loom))]
+    pub const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// A word on which nobody sleeps.
+    #[must_use]
+    #[cfg(crosslane_loom)]
+    #[track_caller]
+    pub fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// Wakes up to `items` sleepers after as many items were published. No system call while nobody sleeps.
+    #[inline]
+    pub fn wake<W: Wait>(&self, items: u32, mode: WakeMode, wait: &W) {
+        light(mode, wait);
+        // ORDERING: Relaxed. The fence above orders it after the publication.
+        if self.0.load(Ordering::Relaxed) & SLEEPERS != 0 {
+            self.wake_slow(items, wait);
+        }
+    }
+
+    #[cold]
+    fn wake_slow<W: Wait>(&self, items: u32, wait: &W) {
+        // ORDERING: Relaxed, here and below. The word itself is the only thing that waiter and waker agree on, and
+        // the kernel compares it under its own lock; the items are ordered by their own edges.
+        let word = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        if wait.wake(&self.0, items) >= items {
+            return;
+        }
+        let cleared = self.0.compare_exchange(word, word & !SLEEPERS, Ordering::Relaxed, Ordering::Relaxed);
+        if cleared.is_ok() {
+            wait.wake(&self.0, u32::MAX);
+        }
+    }
+
+    /// Wakes every sleeper, flag or no flag: for whoever repairs what a dead waker left undone, and for closing.
+    pub fn wake_all<W: Wait>(&self, wait: &W) {
+        fence(Ordering::SeqCst);
+        // ORDERING: Relaxed, as in `wake_slow`.
+        self.0.fetch_add(STEP, Ordering::Relaxed);
+        wait.wake(&self.0, u32::MAX);
+    }
+
+    /// Announces a sleeper, looks again with `ready`, and sleeps if that is `false`.
+    pub fn sleep_unless<W: Wait>(
+        &self,
+        mode: WakeMode,
+        slice: Slice,
+        deadline: W::Deadline,
+        wait: &W,
+        ready: impl FnOnce() -> bool,
+    ) -> Slept {
+        // ORDERING: Relaxed. `heavy` orders it before the second look.
+        let word = self.0.fetch_or(SLEEPERS, Ordering::Relaxed) | SLEEPERS;
+        let slice = if heavy(mode, wait) { slice } else { Slice::Short };
+        if ready() {
+            return Slept::Ready;
+        }
+        match wait.park(&self.0, word, slice, deadline) {
+            Parked::Again => Slept::Again,
+            Parked::Expired => Slept::Expired,
+        }
+    }
+}
+
+/// The waker's fence between "published" and "does anybody sleep".
+#[inline]
+fn light<W: Wait>(mode: WakeMode, wait: &W) {
+    // ORDERING event.announce: SeqCst fence. Forbids: the waker's flag load passes its publication (store-load
+    // reordering) while the waiter's look passes its announcement, so that each misses the other and the waiter
+    // sleeps on an item. Pairs with the fence in `heavy`. When this process takes part in heavy barriers, the
+    // waiter's barrier is a full fence here too, and only the compiler must be kept from reordering.
+    if mode == WakeMode::Asymmetric && wait.in_heavy_barriers() {
+        compiler_fence(Ordering::SeqCst);
+    } else {
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// The waiter's fence between "announced" and "look again"; `false` if none could be had that orders every waker.
+fn heavy<W: Wait>(mode: WakeMode, wait: &W) -> bool {
+    // ORDERING event.announce: SeqCst fence. The other half of `light`; see there.
+    match mode {
+        WakeMode::Fenced => {
+            fence(Ordering::SeqCst);
+            true
+        }
+        WakeMode::Asymmetric => wait.heavy_barrier(),
+    }
+}

@@ -1,0 +1,390 @@
+//! The harness of the loom models, for this crate and for protocols that others build on it.
+//!
+//! Exists only under `--cfg crosslane_loom`. A model is a closure that [`check`] runs under every interleaving (and
+//! every value that the memory model lets a load return) within its bounds. What the harness adds to loom:
+//! - a schedule point before every access (`prim`), and a **floor** on the executions explored: a checker that stops
+//!   exploring fails;
+//! - **death**: [`until_killed`] runs an operation and kills its thread before its k-th access; [`Peers::kill`] then
+//!   publishes the death as a released lease would, after the victim's last store;
+//! - **mutants**: `CROSSLANE_MUTANT=file.rs:line` weakens the ordering at that place of the sources to Relaxed, and
+//!   some model must then fail; `CROSSLANE_SITES=path` appends every place with an ordering to weaken.
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::panic::Location;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use std::boxed::Box;
+use std::collections::BTreeSet;
+use std::string::{String, ToString};
+use std::sync::{Mutex as StdMutex, OnceLock};
+use std::vec::Vec;
+
+use crate::owner::OwnerId;
+use crate::prim::AtomicU32;
+use crate::wait::{Liveness, Parked, Slice, Wait};
+
+pub use loom::sync::Arc;
+pub use loom::thread;
+
+loom::lazy_static! {
+    static ref SCHEDULE: loom::sync::atomic::AtomicUsize = loom::sync::atomic::AtomicUsize::new(0);
+}
+
+loom::thread_local! {
+    static FUEL: Cell<Option<u32>> = Cell::new(None);
+    static DEAD: Cell<bool> = Cell::new(false);
+}
+
+struct Killed;
+
+/// A schedule point; `false` if this thread has been killed and must touch nothing more.
+pub(crate) fn point() -> bool {
+    if DEAD.with(Cell::get) {
+        return false;
+    }
+    if let Some(left) = FUEL.with(Cell::get) {
+        if left == 0 {
+            DEAD.with(|dead| dead.set(true));
+            std::panic::resume_unwind(Box::new(Killed));
+        }
+        FUEL.with(|fuel| fuel.set(Some(left - 1)));
+    }
+    SCHEDULE.fetch_add(0, Ordering::Relaxed);
+    true
+}
+
+/// Runs `operation` and kills this thread before its access number `accesses` (from 0); `None` if it was killed.
+///
+/// A killed operation unwinds without touching shared memory, as a killed process would not.
+///
+/// # Panics
+/// If `operation` panics.
+pub fn until_killed<R>(accesses: u32, operation: impl FnOnce() -> R) -> Option<R> {
+    FUEL.with(|fuel| fuel.set(Some(accesses)));
+    let result = std::panic::catch_unwind(core::panic::AssertUnwindSafe(operation));
+    FUEL.with(|fuel| fuel.set(None));
+    DEAD.with(|dead| dead.set(false));
+    match result {
+        Ok(value) => Some(value),
+        Err(payload) if payload.is::<Killed>() => None,
+        Err(payload) => std::panic::resume_unwind(payload),
+    }
+}
+
+fn mutant() -> Option<&'static str> {
+    static MUTANT: OnceLock<Option<String>> = OnceLock::new();
+    MUTANT.get_or_init(|| std::env::var("CROSSLANE_MUTANT").ok()).as_deref()
+}
+
+/// The ordering to use at `place`, and a note of the place for whoever lists mutants.
+pub(crate) fn mutated(place: &Location<'_>, order: Ordering) -> Ordering {
+    if order == Ordering::Relaxed {
+        return order;
+    }
+    note(place, order);
+    match mutant() {
+        Some(m) if m == site(place) => Ordering::Relaxed,
+        _ => order,
+    }
+}
+
+fn site(place: &Location<'_>) -> String {
+    let file = place.file().rsplit('/').next().unwrap_or_default();
+    std::format!("{file}:{}", place.line())
+}
+
+fn note(place: &Location<'_>, order: Ordering) {
+    static SITES: OnceLock<Option<StdMutex<(std::fs::File, BTreeSet<u32>)>>> = OnceLock::new();
+    let sites = SITES.get_or_init(|| {
+        let path = std::env::var("CROSSLANE_SITES").ok()?;
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path).ok()?;
+        Some(StdMutex::new((file, BTreeSet::new())))
+    });
+    let Some(sites) = sites else { return };
+    // A line number alone may collide between files: then a place is noted twice or by another model.
+    let key = place.line().wrapping_mul(31).wrapping_add(place.file().len() as u32 * 7919);
+    let mut guard = sites.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if guard.1.insert(key) {
+        use std::io::Write;
+        let _ = guard.0.write_all(std::format!("{} {order:?}\n", site(place)).as_bytes());
+    }
+}
+
+/// Explores `model` and prints what was explored.
+///
+/// `preemptions` bounds the forced switches in one execution (`None`: all of them). `CROSSLANE_PREEMPTIONS` raises
+/// every bound; `CROSSLANE_MODEL_SECONDS` ends the search early, for mutants.
+///
+/// # Panics
+/// If an execution fails, or if fewer than `floor` executions were explored.
+pub fn check(name: &str, preemptions: Option<usize>, floor: u64, model: impl Fn() + Sync + Send + 'static) {
+    let runs = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = runs.clone();
+    let mut builder = loom::model::Builder::new();
+    let raised = std::env::var("CROSSLANE_PREEMPTIONS").ok().and_then(|n| n.parse::<usize>().ok());
+    builder.preemption_bound = match (preemptions, raised) {
+        (Some(ours), Some(raised)) => Some(ours.max(raised)),
+        (ours, _) => ours,
+    };
+    builder.max_branches = 50_000;
+    builder.max_duration =
+        std::env::var("CROSSLANE_MODEL_SECONDS").ok().and_then(|s| s.parse().ok()).map(Duration::from_secs);
+    let start = std::time::Instant::now();
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        // The word must exist before the first thread does, or its creation would order threads.
+        SCHEDULE.fetch_add(0, Ordering::Relaxed);
+        model();
+    });
+    let runs = runs.load(Ordering::Relaxed);
+    std::println!("model {name}: {runs} executions, floor {floor}, {:.2} s", start.elapsed().as_secs_f64());
+    if mutant().is_none() && builder.max_duration.is_none() {
+        assert!(runs >= floor, "model {name} explored {runs} executions, fewer than its floor of {floor}");
+    }
+}
+
+/// Memory for an object of the model, aligned to 128 and freed when dropped; what lies in it is not dropped.
+#[derive(Debug)]
+pub struct Memory {
+    ptr: core::ptr::NonNull<u8>,
+    layout: std::alloc::Layout,
+}
+
+// SAFETY: only an allocation; what lies in it is checked by loom.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// `len` zeroed bytes.
+    ///
+    /// # Panics
+    /// If `len` is 0 or the allocation fails.
+    #[must_use]
+    pub fn new(len: usize) -> Self {
+        assert!(len > 0, "an object has a size");
+        let layout = std::alloc::Layout::from_size_align(len, 128).expect("a layout");
+        // SAFETY: the size is not 0.
+        let ptr = unsafe { std::alloc::alloc_zeroed(layout) };
+        Self { ptr: core::ptr::NonNull::new(ptr).expect("memory"), layout }
+    }
+
+    /// The first byte.
+    #[must_use]
+    pub fn ptr(&self) -> core::ptr::NonNull<u8> {
+        self.ptr
+    }
+
+    /// How many bytes there are.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.layout.size()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { std::alloc::dealloc(self.ptr.as_ptr(), self.layout) };
+    }
+}
+
+const WORDS: usize = 4;
+
+/// The surroundings that all processes of a model share: who is dead, and who sleeps on which word.
+#[derive(Debug)]
+pub struct Peers {
+    dead: Vec<(OwnerId, loom::sync::atomic::AtomicBool)>,
+    sleepers: loom::sync::Mutex<[(usize, u32, u32); WORDS]>,
+    wakes: Vec<loom::sync::Condvar>,
+    parks: loom::sync::atomic::AtomicUsize,
+    calls: loom::sync::atomic::AtomicUsize,
+}
+
+/// The surroundings of one process of a model.
+#[derive(Debug, Clone)]
+pub struct Process {
+    peers: Arc<Peers>,
+    me: OwnerId,
+    asymmetric: bool,
+}
+
+impl Peers {
+    /// The surroundings of `count` participants, with indices from 0 and generation 1.
+    ///
+    /// # Panics
+    /// If `count` is above 1,024.
+    #[must_use]
+    pub fn new(count: u32) -> Arc<Self> {
+        Arc::new(Self {
+            dead: (0..count)
+                .map(|i| (OwnerId::new(i, 1).expect("in range"), loom::sync::atomic::AtomicBool::new(false)))
+                .collect(),
+            sleepers: loom::sync::Mutex::new([(0, 0, 0); WORDS]),
+            wakes: (0..WORDS).map(|_| loom::sync::Condvar::new()).collect(),
+            parks: loom::sync::atomic::AtomicUsize::new(0),
+            calls: loom::sync::atomic::AtomicUsize::new(0),
+        })
+    }
+
+    /// Publishes the death of `owner`, as the kernel does by releasing a lease, and lets every sleeper look again, as
+    /// the end of a slice does.
+    ///
+    /// # Panics
+    /// If there is no such participant.
+    pub fn kill(&self, owner: OwnerId) {
+        SCHEDULE.fetch_add(0, Ordering::Relaxed);
+        self.flag(owner).store(true, Ordering::Release);
+        self.end_slices();
+    }
+
+    /// Lets every sleeper look again.
+    ///
+    /// # Panics
+    /// If a model thread panicked while it held the lock.
+    pub fn end_slices(&self) {
+        let mut sleepers = self.sleepers.lock().expect("no panic inside");
+        for (slot, wake) in sleepers.iter_mut().zip(&self.wakes) {
+            slot.2 += slot.1;
+            slot.1 = 0;
+            wake.notify_all();
+        }
+    }
+
+    /// How many wakes went to the kernel.
+    #[must_use]
+    pub fn wake_calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// How many parks slept.
+    #[must_use]
+    pub fn sleeps(&self) -> usize {
+        self.parks.load(Ordering::Relaxed)
+    }
+
+    fn flag(&self, owner: OwnerId) -> &loom::sync::atomic::AtomicBool {
+        &self.dead.iter().find(|(id, _)| *id == owner).expect("a participant of the model").1
+    }
+}
+
+fn slot_of(sleepers: &mut [(usize, u32, u32); WORDS], word: &AtomicU32) -> usize {
+    let address = core::ptr::from_ref(word) as usize;
+    let slot = sleepers.iter().position(|(a, ..)| *a == address || *a == 0).expect("at most four words sleep");
+    sleepers[slot].0 = address;
+    slot
+}
+
+impl Process {
+    /// The surroundings of participant `index`, for one thread of the model.
+    ///
+    /// # Panics
+    /// If there is no such participant.
+    #[must_use]
+    pub fn new(peers: &Arc<Peers>, index: u32) -> Self {
+        assert!((index as usize) < peers.dead.len(), "participant {index} exists");
+        Self { peers: peers.clone(), me: OwnerId::new(index, 1).expect("in range"), asymmetric: false }
+    }
+
+    /// The same process, its wakers paying by compiler fence.
+    #[must_use]
+    pub fn asymmetric(mut self) -> Self {
+        self.asymmetric = true;
+        self
+    }
+
+    /// This process's id.
+    #[must_use]
+    pub fn id(&self) -> OwnerId {
+        self.me
+    }
+
+    /// What all processes share.
+    #[must_use]
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+}
+
+impl Liveness for Process {
+    fn me(&self) -> Option<OwnerId> {
+        Some(self.me)
+    }
+
+    fn is_dead(&self, owner: OwnerId) -> bool {
+        if !point() {
+            return false;
+        }
+        self.peers.flag(owner).load(Ordering::Acquire)
+    }
+}
+
+impl Wait for Process {
+    /// Whether the deadline passes at the first sleep.
+    type Deadline = bool;
+
+    fn never(&self) -> bool {
+        false
+    }
+
+    fn after(&self, timeout: Duration) -> bool {
+        timeout < Duration::from_secs(1)
+    }
+
+    fn park(&self, word: &AtomicU32, expected: u32, _: Slice, deadline: bool) -> Parked {
+        if !point() {
+            return Parked::Expired;
+        }
+        let mut sleepers = self.peers.sleepers.lock().expect("no panic inside");
+        if word.peek() != expected {
+            return Parked::Again;
+        }
+        if deadline {
+            return Parked::Expired;
+        }
+        self.peers.parks.fetch_add(1, Ordering::Relaxed);
+        let slot = slot_of(&mut sleepers, word);
+        sleepers[slot].1 += 1;
+        // A ticket is taken by whoever sleeps on the word, so no wake is lost to another word's sleeper.
+        while sleepers[slot].2 == 0 {
+            sleepers = self.peers.wakes[slot].wait(sleepers).expect("no panic inside");
+        }
+        sleepers[slot].2 -= 1;
+        Parked::Again
+    }
+
+    fn wake(&self, word: &AtomicU32, count: u32) -> u32 {
+        if !point() {
+            return 0;
+        }
+        self.peers.calls.fetch_add(1, Ordering::Relaxed);
+        let mut sleepers = self.peers.sleepers.lock().expect("no panic inside");
+        let slot = slot_of(&mut sleepers, word);
+        let woken = sleepers[slot].1.min(count);
+        sleepers[slot].1 -= woken;
+        sleepers[slot].2 += woken;
+        self.peers.wakes[slot].notify_all();
+        woken
+    }
+
+    fn spins(&self) -> u32 {
+        0
+    }
+
+    fn in_heavy_barriers(&self) -> bool {
+        self.asymmetric
+    }
+
+    #[track_caller]
+    fn heavy_barrier(&self) -> bool {
+        crate::prim::fence(Ordering::SeqCst);
+        true
+    }
+}
+
+/// What a place with a mutant is called, for messages.
+#[must_use]
+pub fn active_mutant() -> Option<String> {
+    mutant().map(ToString::to_string)
+}

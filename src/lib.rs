@@ -1,0 +1,1 @@
+//! Processes, queues and locks in shared memory.
