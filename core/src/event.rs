@@ -27,7 +27,8 @@
 //! | `event.announce` | `light`: full fence in `wake` | `heavy`: full fence in `sleep_unless` | none; store-load order: either the waker sees the flag or the waiter sees the item | `event` |
 //!
 //! In [`WakeMode::Asymmetric`] the waker's fence is a compiler fence, if its process takes part in heavy barriers, and
-//! the waiter's a process-wide barrier.
+//! the waiter's a process-wide barrier. In [`WakeMode::Polling`] nobody is woken, there is no fence, and the waiter sleeps in
+//! slices of 1 ms.
 //!
 //! # Crash
 //! | killed between | others see |
@@ -89,6 +90,9 @@ impl EventWord {
     /// Wakes up to `items` sleepers after as many items were published. No system call while nobody sleeps.
     #[inline]
     pub fn wake<W: Wait>(&self, items: u32, mode: WakeMode, wait: &W) {
+        if mode == WakeMode::Polling {
+            return;
+        }
         light(mode, wait);
         // ORDERING: Relaxed. The fence above orders it after the publication.
         if self.0.load(Ordering::Relaxed) & SLEEPERS != 0 {
@@ -163,5 +167,6 @@ fn heavy<W: Wait>(mode: WakeMode, wait: &W) -> bool {
             true
         }
         WakeMode::Asymmetric => wait.heavy_barrier(),
+        WakeMode::Polling => false,
     }
 }

@@ -17,6 +17,9 @@ pub enum WakeMode {
     /// The sleeper runs a process-wide barrier (`membarrier`) and the waker only a compiler fence. For rings whose
     /// throughput counts; interrupts the peers' CPUs at each sleep.
     Asymmetric,
+    /// Nobody is ever woken: publishing costs nothing more, and a blocking call that has spun in vain looks again every
+    /// millisecond. For peers that spin on CPUs of their own.
+    Polling,
 }
 
 /// The longest time that a waiter may sleep before it looks again, by what it waits behind.
