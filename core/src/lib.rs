@@ -46,6 +46,8 @@ pub mod spsc;
 pub mod trust;
 pub mod wait;
 
+#[cfg(feature = "derive")]
+pub use crosslane_derive::Plain;
 pub use owner::OwnerId;
 pub use plain::Plain;
 pub use trust::{Trusted, Untrusted};
