@@ -1,0 +1,88 @@
+//! Kills a process at every instruction of every operation on shared memory; everybody else must go on.
+//!
+//! `cargo test -p crosslane-tests --test crash` takes some points of each case; `-- --full` (in release) all of them;
+//! `-- --case TEXT` only the cases whose name contains TEXT, all points. A table of cases is printed at the end, and then
+//! the seeded bugs, each of which must be found.
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod account;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod cast;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod mutex;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn main() -> std::process::ExitCode {
+    sweep::run()
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn main() {
+    println!("skipped: the kill sweep needs the trap flag of x86-64 and Linux");
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use sweep::Wanted;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod sweep {
+    use std::process::ExitCode;
+
+    use crosslane_tests::report::Table;
+    use crosslane_tests::sweep::Effort;
+    use crosslane_tests::watchdog;
+
+    /// The fewest kill points of a full run, over all sound cases.
+    const POINTS_FLOOR: u64 = 3_000;
+    /// The fewest crash pairs of a full run, over all sound cases.
+    const PAIRS_FLOOR: u64 = 100_000;
+
+    /// What of it all is wanted.
+    #[derive(Debug)]
+    pub(crate) struct Wanted {
+        /// How many points.
+        pub(crate) effort: Effort,
+        case: Option<String>,
+    }
+
+    impl Wanted {
+        /// Whether the case of this name is.
+        #[must_use]
+        pub(crate) fn is(&self, name: &str) -> bool {
+            self.case.as_ref().is_none_or(|text| name.contains(text.as_str()))
+        }
+
+        fn from_args() -> Self {
+            let mut wanted = Self { effort: Effort::Quick, case: None };
+            let mut args = std::env::args().skip(1);
+            while let Some(arg) = args.next() {
+                match arg.as_str() {
+                    "--full" => wanted.effort = Effort::Full,
+                    "--case" => {
+                        wanted.effort = Effort::Full;
+                        wanted.case = args.next();
+                    }
+                    // What cargo passes on to every test binary is not for this one.
+                    _ => {}
+                }
+            }
+            wanted
+        }
+    }
+
+    pub(crate) fn run() -> ExitCode {
+        watchdog::restrain();
+        let wanted = Wanted::from_args();
+        let mut table = Table::default();
+        crate::mutex::run(&wanted, &mut table);
+        print!("{}", table.render());
+        let (points, pairs) = (table.points("instruction"), table.points("pair"));
+        println!("{points} kill points and {pairs} crash pairs of sound cases");
+        let whole = wanted.effort == Effort::Full && wanted.case.is_none();
+        let enough = !whole || (points >= POINTS_FLOOR && pairs >= PAIRS_FLOOR);
+        if !enough {
+            eprintln!("too little: {POINTS_FLOOR} kill points and {PAIRS_FLOOR} crash pairs are the least");
+        }
+        if enough && table.is_right() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
