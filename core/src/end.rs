@@ -127,6 +127,14 @@ impl EndWord {
         // ORDERING end.word: Acquire. Pairs with the Release in `close`: who sees `Closed` sees the last item.
         decode(self.0.load(Ordering::Acquire))
     }
+
+    /// Whether the other side should ask [`peer`](EndWord::peer) because the end may be closed; for fast paths.
+    #[must_use]
+    #[inline]
+    pub fn looks_closed(&self) -> bool {
+        // ORDERING: Relaxed. Who acts on what the closed end did asks `peer`, which acquires.
+        self.0.load(Ordering::Relaxed) == CLOSED
+    }
 }
 
 fn decode(word: u32) -> End {
