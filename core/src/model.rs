@@ -24,8 +24,8 @@ use crate::owner::OwnerId;
 use crate::prim::AtomicU32;
 use crate::wait::{Liveness, Parked, Slice, Wait};
 
-pub use loom::sync::Arc;
 pub use loom::thread;
+pub use std::sync::Arc;
 
 loom::lazy_static! {
     static ref SCHEDULE: loom::sync::atomic::AtomicUsize = loom::sync::atomic::AtomicUsize::new(0);
@@ -38,6 +38,9 @@ loom::thread_local! {
 
 struct Killed;
 
+/// Threads killed since the last reset.
+static KILLS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
 /// A schedule point; `false` if this thread has been killed and must touch nothing more.
 pub(crate) fn point() -> bool {
     if DEAD.with(Cell::get) {
@@ -46,6 +49,7 @@ pub(crate) fn point() -> bool {
     if let Some(left) = FUEL.with(Cell::get) {
         if left == 0 {
             DEAD.with(|dead| dead.set(true));
+            KILLS.fetch_add(1, Ordering::Relaxed);
             std::panic::resume_unwind(Box::new(Killed));
         }
         FUEL.with(|fuel| fuel.set(Some(left - 1)));
@@ -94,20 +98,24 @@ fn site(place: &Location<'_>) -> String {
     std::format!("{file}:{}", place.line())
 }
 
+/// Where sites are noted, and those that were.
+struct Sites {
+    file: std::fs::File,
+    noted: BTreeSet<String>,
+}
+
 fn note(place: &Location<'_>, order: Ordering) {
-    static SITES: OnceLock<Option<StdMutex<(std::fs::File, BTreeSet<u32>)>>> = OnceLock::new();
+    static SITES: OnceLock<Option<StdMutex<Sites>>> = OnceLock::new();
     let sites = SITES.get_or_init(|| {
         let path = std::env::var("CROSSLANE_SITES").ok()?;
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path).ok()?;
-        Some(StdMutex::new((file, BTreeSet::new())))
+        Some(StdMutex::new(Sites { file, noted: BTreeSet::new() }))
     });
     let Some(sites) = sites else { return };
-    // A line number alone may collide between files: then a place is noted twice or by another model.
-    let key = place.line().wrapping_mul(31).wrapping_add(place.file().len() as u32 * 7919);
-    let mut guard = sites.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if guard.1.insert(key) {
+    let mut sites = sites.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if sites.noted.insert(site(place)) {
         use std::io::Write;
-        let _ = guard.0.write_all(std::format!("{} {order:?}\n", site(place)).as_bytes());
+        let _ = sites.file.write_all(std::format!("{} {order:?}\n", site(place)).as_bytes());
     }
 }
 
@@ -119,6 +127,38 @@ fn note(place: &Location<'_>, order: Ordering) {
 /// # Panics
 /// If an execution fails, or if fewer than `floor` executions were explored.
 pub fn check(name: &str, preemptions: Option<usize>, floor: u64, model: impl Fn() + Sync + Send + 'static) {
+    let start = std::time::Instant::now();
+    let runs = explore(preemptions, model);
+    report(name, runs, floor, start);
+}
+
+/// Explores `model` once for each death `k` in `0..deaths`, which it hands to [`until_killed`], and prints the sum.
+///
+/// # Panics
+/// If an execution fails, if fewer than `floor` executions were explored, or if the last `k` still killed somebody:
+/// then `deaths` does not cover the operation.
+pub fn check_deaths(
+    name: &str,
+    preemptions: Option<usize>,
+    deaths: u32,
+    floor: u64,
+    model: impl Fn(u32) + Sync + Send + Clone + 'static,
+) {
+    let start = std::time::Instant::now();
+    let mut runs = 0;
+    for k in 0..deaths {
+        let model = model.clone();
+        KILLS.store(0, Ordering::Relaxed);
+        runs += explore(preemptions, move || model(k));
+        let killed = KILLS.load(Ordering::Relaxed);
+        let last = k + 1 == deaths;
+        assert!(!last || killed == 0 || mutant().is_some(), "model {name}: death {k} still strikes, raise `deaths`");
+        assert!(last || killed > 0 || mutant().is_some(), "model {name}: death {k} strikes nobody, lower `deaths`");
+    }
+    report(name, runs, floor, start);
+}
+
+fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) -> u64 {
     let runs = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let counted = runs.clone();
     let mut builder = loom::model::Builder::new();
@@ -128,18 +168,23 @@ pub fn check(name: &str, preemptions: Option<usize>, floor: u64, model: impl Fn(
         (ours, _) => ours,
     };
     builder.max_branches = 50_000;
-    builder.max_duration =
-        std::env::var("CROSSLANE_MODEL_SECONDS").ok().and_then(|s| s.parse().ok()).map(Duration::from_secs);
-    let start = std::time::Instant::now();
+    builder.max_duration = budget();
     builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         // The word must exist before the first thread does, or its creation would order threads.
         SCHEDULE.fetch_add(0, Ordering::Relaxed);
         model();
     });
-    let runs = runs.load(Ordering::Relaxed);
+    runs.load(Ordering::Relaxed)
+}
+
+fn budget() -> Option<Duration> {
+    std::env::var("CROSSLANE_MODEL_SECONDS").ok().and_then(|s| s.parse().ok()).map(Duration::from_secs)
+}
+
+fn report(name: &str, runs: u64, floor: u64, start: std::time::Instant) {
     std::println!("model {name}: {runs} executions, floor {floor}, {:.2} s", start.elapsed().as_secs_f64());
-    if mutant().is_none() && builder.max_duration.is_none() {
+    if mutant().is_none() && budget().is_none() {
         assert!(runs >= floor, "model {name} explored {runs} executions, fewer than its floor of {floor}");
     }
 }
@@ -191,11 +236,14 @@ impl Drop for Memory {
 }
 
 const WORDS: usize = 4;
+const SLICES_AFTER_A_DEATH: u32 = 3;
 
 /// The surroundings that all processes of a model share: who is dead, and who sleeps on which word.
 #[derive(Debug)]
 pub struct Peers {
     dead: Vec<(OwnerId, loom::sync::atomic::AtomicBool)>,
+    /// How many more sleeps of each participant are over at once: slices go on ending after a death.
+    slices: StdMutex<Vec<u32>>,
     sleepers: loom::sync::Mutex<[(usize, u32, u32); WORDS]>,
     wakes: Vec<loom::sync::Condvar>,
     parks: loom::sync::atomic::AtomicUsize,
@@ -221,6 +269,7 @@ impl Peers {
             dead: (0..count)
                 .map(|i| (OwnerId::new(i, 1).expect("in range"), loom::sync::atomic::AtomicBool::new(false)))
                 .collect(),
+            slices: StdMutex::new(std::vec![0; count as usize]),
             sleepers: loom::sync::Mutex::new([(0, 0, 0); WORDS]),
             wakes: (0..WORDS).map(|_| loom::sync::Condvar::new()).collect(),
             parks: loom::sync::atomic::AtomicUsize::new(0),
@@ -239,12 +288,14 @@ impl Peers {
         self.end_slices();
     }
 
-    /// Lets every sleeper look again.
+    /// Lets every sleeper look again, and whoever falls asleep next, a few times: slices go on ending after a death.
+    /// Not without end, or a waiter that never notices the death would look like one that does.
     ///
     /// # Panics
     /// If a model thread panicked while it held the lock.
     pub fn end_slices(&self) {
         let mut sleepers = self.sleepers.lock().expect("no panic inside");
+        self.slices.lock().expect("no panic inside").fill(SLICES_AFTER_A_DEATH);
         for (slot, wake) in sleepers.iter_mut().zip(&self.wakes) {
             slot.2 += slot.1;
             slot.1 = 0;
@@ -342,6 +393,10 @@ impl Wait for Process {
         }
         if deadline {
             return Parked::Expired;
+        }
+        if let Some(left @ 1..) = self.peers.slices.lock().expect("no panic inside").get_mut(self.me.index() as usize) {
+            *left -= 1;
+            return Parked::Again;
         }
         self.peers.parks.fetch_add(1, Ordering::Relaxed);
         let slot = slot_of(&mut sleepers, word);

@@ -204,7 +204,8 @@ pub struct Ring<'m, T> {
     words: NonNull<Word>,
     capacity: u32,
     mode: WakeMode,
-    memory: PhantomData<(&'m (), fn(T) -> T)>,
+    memory: PhantomData<&'m ()>,
+    items: PhantomData<fn(T) -> T>,
 }
 
 impl<T> Clone for Ring<'_, T> {
@@ -301,12 +302,12 @@ impl<'m, T: Plain> Ring<'m, T> {
         if layout.size() > len_bytes {
             return Err(RingError::TooShort { needed: layout.size() as u64, found: len_bytes as u64 });
         }
-        if memory.addr().get() % layout.align() != 0 {
+        if !memory.addr().get().is_multiple_of(layout.align()) {
             return Err(RingError::Misaligned);
         }
         // SAFETY: the header's size is part of the layout's, which fits.
         let words = unsafe { memory.add(size_of::<Header>()) }.cast();
-        Ok(Self { header: memory.cast(), words, capacity, mode, memory: PhantomData })
+        Ok(Self { header: memory.cast(), words, capacity, mode, memory: PhantomData, items: PhantomData })
     }
 
     /// Slots of the ring.
@@ -373,6 +374,7 @@ impl<'m, T: Plain> Ring<'m, T> {
 
     #[inline]
     fn slot(&self, position: u64) -> NonNull<Word> {
+        #[expect(clippy::cast_possible_truncation, reason = "below the capacity, which `layout` found addressable")]
         let index = (position & u64::from(self.capacity - 1)) as usize;
         // SAFETY: `index < capacity`, and `attach` checked that `capacity` slots of `STRIDE` words fit.
         unsafe { self.words.add(index * Self::STRIDE) }
@@ -496,9 +498,9 @@ impl<'m, T: Plain> Ring<'m, T> {
 
     fn contribution(&self, slot: u64, end: Rebuild) -> Result<u64, ClaimError> {
         let slots = u64::from(self.capacity);
-        // ORDERING spsc.filled: Acquire. Pairs with the Release in `publish`, and spsc.freed: with the one in `free`,
-        // for what the successor reads or overwrites first.
-        let seq = self.seq(slot).load(Ordering::Acquire);
+        // ORDERING: Relaxed. Only a position is computed; the slot is acquired again before its payload is touched. What
+        // the predecessor stored last is visible through its death or its close.
+        let seq = self.seq(slot).load(Ordering::Relaxed);
         let filled = match seq.wrapping_sub(slot) & (slots - 1) {
             0 => false,
             1 => true,

@@ -211,7 +211,9 @@ pub unsafe fn copy_in(dst: NonNull<Word>, src: *const u8, len: usize) {
         // SAFETY: at most eight private bytes into eight private bytes.
         unsafe { core::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), n) };
         // SAFETY: word `i` is inside the shared words.
-        let word = unsafe { dst.add(i).as_ref() };
+        let word = unsafe { dst.add(i) };
+        // SAFETY: as above.
+        let word = unsafe { word.as_ref() };
         word.write_payload(u64::from_ne_bytes(bytes));
     }
 }
@@ -225,7 +227,9 @@ pub unsafe fn copy_in(dst: NonNull<Word>, src: *const u8, len: usize) {
 pub unsafe fn copy_out(dst: *mut u8, src: NonNull<Word>, len: usize) {
     for i in 0..len.div_ceil(WORD_BYTES) {
         // SAFETY: word `i` is inside the shared words.
-        let word = unsafe { src.add(i).as_ref() };
+        let word = unsafe { src.add(i) };
+        // SAFETY: as above.
+        let word = unsafe { word.as_ref() };
         let bytes = word.read_payload().to_ne_bytes();
         let n = WORD_BYTES.min(len - WORD_BYTES * i);
         // SAFETY: inside the private bytes that the caller vouches for.

@@ -16,6 +16,8 @@ pub(crate) fn pause() {
 
 #[cfg(target_has_atomic = "64")]
 mod words {
+    #[cfg(not(crosslane_tsan))]
+    use core::mem::MaybeUninit;
     use core::ptr::NonNull;
     use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -81,18 +83,31 @@ mod words {
         }
         #[cfg(not(crosslane_tsan))]
         {
+            // SAFETY: the caller's contract.
+            let mut bytes = unsafe { core::slice::from_raw_parts(src, len) };
+            // SAFETY: the caller's contract; words are atomic, so shared references may alias a peer's writes.
+            let mut words = unsafe { core::slice::from_raw_parts(dst.as_ptr(), len.div_ceil(WORD_BYTES)) };
             #[cfg(all(target_arch = "x86_64", not(miri)))]
             if len >= OPAQUE_BYTES {
-                // SAFETY: the caller's contract, for the whole words of `len`.
-                unsafe { opaque_copy(dst.as_ptr().cast::<u8>(), src, len & !(WORD_BYTES - 1)) };
-                // SAFETY: `len & !7 <= len`, so both stay inside what the caller vouches for.
-                let (dst, src) = unsafe { (dst.add(len / WORD_BYTES), src.add(len & !(WORD_BYTES - 1))) };
-                // SAFETY: as above; only the tail is left.
-                unsafe { words_in(dst, src, len % WORD_BYTES) };
-                return;
+                let whole = len & !(WORD_BYTES - 1);
+                // SAFETY: `whole` is a multiple of 8 and lies inside both.
+                unsafe { opaque_copy(dst.as_ptr().cast::<u8>(), src, whole) };
+                (bytes, words) = (&bytes[whole..], &words[whole / WORD_BYTES..]);
             }
-            // SAFETY: the caller's contract.
-            unsafe { words_in(dst, src, len) };
+            let chunks = bytes.chunks_exact(WORD_BYTES);
+            let tail = chunks.remainder();
+            for (word, chunk) in words.iter().zip(chunks) {
+                let mut value = [0; WORD_BYTES];
+                value.copy_from_slice(chunk);
+                // ORDERING: Relaxed. Published by the Release of the word that the ring's protocol names.
+                word.store(u64::from_ne_bytes(value), Ordering::Relaxed);
+            }
+            if !tail.is_empty() {
+                let mut value = [0; WORD_BYTES];
+                value[..tail.len()].copy_from_slice(tail);
+                // ORDERING: Relaxed, as above.
+                words[words.len() - 1].store(u64::from_ne_bytes(value), Ordering::Relaxed);
+            }
         }
     }
 
@@ -110,63 +125,29 @@ mod words {
         }
         #[cfg(not(crosslane_tsan))]
         {
+            // SAFETY: the caller's contract; the bytes are only written.
+            let mut bytes = unsafe { core::slice::from_raw_parts_mut(dst.cast::<MaybeUninit<u8>>(), len) };
+            // SAFETY: the caller's contract; words are atomic, so shared references may alias a peer's writes.
+            let mut words = unsafe { core::slice::from_raw_parts(src.as_ptr(), len.div_ceil(WORD_BYTES)) };
             #[cfg(all(target_arch = "x86_64", not(miri)))]
             if len >= OPAQUE_BYTES {
-                // SAFETY: the caller's contract, for the whole words of `len`.
-                unsafe { opaque_copy(dst, src.as_ptr().cast::<u8>(), len & !(WORD_BYTES - 1)) };
-                // SAFETY: `len & !7 <= len`, so both stay inside what the caller vouches for.
-                let (dst, src) = unsafe { (dst.add(len & !(WORD_BYTES - 1)), src.add(len / WORD_BYTES)) };
-                // SAFETY: as above; only the tail is left.
-                unsafe { words_out(dst, src, len % WORD_BYTES) };
-                return;
+                let whole = len & !(WORD_BYTES - 1);
+                // SAFETY: `whole` is a multiple of 8 and lies inside both.
+                unsafe { opaque_copy(dst, src.as_ptr().cast::<u8>(), whole) };
+                (bytes, words) = (&mut bytes[whole..], &words[whole / WORD_BYTES..]);
             }
-            // SAFETY: the caller's contract.
-            unsafe { words_out(dst, src, len) };
-        }
-    }
-
-    #[cfg(not(crosslane_tsan))]
-    #[inline(always)]
-    unsafe fn words_in(dst: NonNull<Word>, src: *const u8, len: usize) {
-        for i in 0..len / WORD_BYTES {
-            // SAFETY: `8 * (i + 1) <= len`, inside the private bytes.
-            let value = unsafe { src.add(WORD_BYTES * i).cast::<u64>().read_unaligned() };
-            // SAFETY: word `i` is inside the shared words.
-            let word = unsafe { dst.add(i).as_ref() };
-            // ORDERING: Relaxed. Published by the Release of the word that the ring's protocol names.
-            word.store(value, Ordering::Relaxed);
-        }
-        let tail = len % WORD_BYTES;
-        if tail != 0 {
-            let mut bytes = [0; WORD_BYTES];
-            // SAFETY: the last `tail` of `len` private bytes, into eight private bytes.
-            unsafe { core::ptr::copy_nonoverlapping(src.add(len - tail), bytes.as_mut_ptr(), tail) };
-            // SAFETY: the last word, which the rounding up covers.
-            let word = unsafe { dst.add(len / WORD_BYTES).as_ref() };
-            // ORDERING: Relaxed, as above.
-            word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
-        }
-    }
-
-    #[cfg(not(crosslane_tsan))]
-    #[inline(always)]
-    unsafe fn words_out(dst: *mut u8, src: NonNull<Word>, len: usize) {
-        for i in 0..len / WORD_BYTES {
-            // SAFETY: word `i` is inside the shared words.
-            let word = unsafe { src.add(i).as_ref() };
-            // ORDERING: Relaxed. Ordered by the Acquire of the word that the ring's protocol names.
-            let value = word.load(Ordering::Relaxed);
-            // SAFETY: `8 * (i + 1) <= len`, inside the private bytes.
-            unsafe { dst.add(WORD_BYTES * i).cast::<u64>().write_unaligned(value) };
-        }
-        let tail = len % WORD_BYTES;
-        if tail != 0 {
-            // SAFETY: the last word, which the rounding up covers.
-            let word = unsafe { src.add(len / WORD_BYTES).as_ref() };
-            // ORDERING: Relaxed, as above.
-            let bytes = word.load(Ordering::Relaxed).to_ne_bytes();
-            // SAFETY: the last `tail` of `len` private bytes, from eight private bytes.
-            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), dst.add(len - tail), tail) };
+            let mut chunks = bytes.chunks_exact_mut(WORD_BYTES);
+            for (chunk, word) in chunks.by_ref().zip(words) {
+                // ORDERING: Relaxed. Ordered by the Acquire of the word that the ring's protocol names.
+                let value = word.load(Ordering::Relaxed).to_ne_bytes();
+                chunk.copy_from_slice(&value.map(MaybeUninit::new));
+            }
+            let tail = chunks.into_remainder();
+            if !tail.is_empty() {
+                // ORDERING: Relaxed, as above.
+                let value = words[words.len() - 1].load(Ordering::Relaxed).to_ne_bytes();
+                tail.copy_from_slice(&value.map(MaybeUninit::new)[..tail.len()]);
+            }
         }
     }
 
