@@ -17,7 +17,7 @@
 //! |---|---|---|---|---|
 //! | `end.word` | CAS in `close` | load in `peer`, CAS in `claim` | everything that the closing end did to the ring | `end` |
 //!
-//! A dead owner's stores are visible through the proof of death ([`Liveness::is_dead`](crate::Liveness::is_dead)).
+//! A dead owner's stores are visible through the proof of death ([`Liveness::is_dead`]).
 //!
 //! # Crash
 //! | killed between | others see |

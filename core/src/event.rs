@@ -116,6 +116,7 @@ impl EventWord {
 
     /// Wakes every sleeper, flag or no flag: for whoever repairs what a dead waker left undone, and for closing.
     pub fn wake_all<W: Wait>(&self, wait: &W) {
+        // ORDERING event.announce: SeqCst fence, as in `light`; see there.
         fence(Ordering::SeqCst);
         // ORDERING: Relaxed, as in `wake_slow`.
         self.0.fetch_add(STEP, Ordering::Relaxed);

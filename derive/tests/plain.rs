@@ -11,10 +11,10 @@ struct Tick {
 }
 
 mod elsewhere {
-    pub mod deeper {
+    pub(super) mod deeper {
         #[derive(Clone, Copy, crosslane_core::Plain)]
         #[repr(C)]
-        pub struct Tick {
+        pub(in super::super) struct Tick {
             price: f64,
             volume: u64,
         }
@@ -28,7 +28,7 @@ macro_rules! variant {
             #[derive(Clone, Copy, crosslane_core::Plain)]
             #[repr(C)]
             $(#[$attribute])?
-            pub struct Tick { $($field: $type),* }
+            pub(super) struct Tick { $($field: $type),* }
         }
     };
 }
