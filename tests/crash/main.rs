@@ -9,7 +9,13 @@ mod account;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod cast;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod channel;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod event;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod mutex;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod rings;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> std::process::ExitCode {
@@ -75,6 +81,8 @@ mod sweep {
         let wanted = Wanted::from_args();
         let mut table = Table::default();
         crate::mutex::run(&wanted, &mut table);
+        crate::rings::run(&wanted, &mut table);
+        crate::event::run(&wanted, &mut table);
         print!("{}", table.render());
         let (points, pairs) = (table.points("instruction"), table.points("pair"));
         println!("{points} kill points and {pairs} crash pairs of sound cases");
