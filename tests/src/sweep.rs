@@ -21,7 +21,7 @@ use crate::{trap, watchdog};
 /// After so many bad points a case is ended: each may cost a deadline.
 const ENOUGH_BAD: u64 = 10;
 /// Points of a case in a quick run.
-const QUICK_POINTS: u64 = 24;
+const QUICK_POINTS: u64 = 6;
 /// After so many bad points a seeded bug counts as found.
 const FOUND: u64 = 3;
 /// How far apart the points of a hunt's first pass are.
@@ -178,7 +178,7 @@ impl Plan {
 /// How much of each case is visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// Some 24 points of each sound case, evenly spread; of seeded bugs, points ever closer together until one is bad.
+    /// Some 6 points of each sound case, evenly spread; of seeded bugs, points ever closer together until one is bad.
     Quick,
     /// Every point of every case.
     Full,
