@@ -1,1 +1,57 @@
-//! Shared-memory segments.
+//! Shared-memory segments that say who uses them: named and anonymous, with leases that prove a user's death, and the
+//! rings and locks that live in them.
+//!
+//! This crate is the second floor of [crosslane](https://docs.rs/crosslane): it gives the protocols of
+//! [`crosslane_core`] memory that several processes map, and a [`Liveness`](crosslane_core::Liveness) that rests on the
+//! kernel alone.
+//!
+//! - [`Segment`]: memory with a checked header. [Anonymous](Segment::anonymous) ones travel by file descriptor and cannot
+//!   leak; [named](Segment::create) ones are met by unrelated programs, and [`sweep()`] removes what the dead left.
+//! - [`Domain`]: who takes part, and who is proven dead. Any process may be killed at any instruction; nothing is ever
+//!   decided by a timeout.
+//! - [`Spsc`], [`Record`], [`Mutex`]: the rings and the lock of the floors below, each in a segment of its own.
+//! - [`Env`]: a segment's surroundings for handles of `crosslane-core` and `crosslane-sync`.
+//!
+//! # Trust
+//! Whatever peers write, memory safety holds: each value is taken once and checked. A peer that may open a named segment
+//! can deny service: lock its bytes, fill its words with nonsense, or cut its file short (SIGBUS). Anonymous segments
+//! are sealed against the last.
+//!
+//! Linux only, with `/proc`.
+#![deny(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("crosslane-shm needs Linux: memfds, O_TMPFILE and open file description locks");
+
+pub mod anonymous;
+pub mod content;
+pub mod domain;
+pub mod env;
+pub mod header;
+mod lease;
+mod mapping;
+mod memory;
+pub mod mutex;
+pub mod name;
+pub mod named;
+pub mod options;
+pub mod record;
+pub mod segment;
+pub mod spsc;
+pub mod sweep;
+mod sys;
+mod takeover;
+
+pub use content::{Content, Expected, Kind};
+pub use domain::{Domain, DomainError, Probe};
+pub use env::Env;
+pub use header::{Header, HeaderError};
+pub use mutex::Mutex;
+pub use name::{Name, NameError};
+pub use named::{Attached, Owner};
+pub use options::Options;
+pub use record::Record;
+pub use segment::{CopyError, CreateError, OpenError, Segment};
+pub use spsc::Spsc;
+pub use sweep::{Swept, sweep, sweep_in};
+pub use sys::call::OsError;

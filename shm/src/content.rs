@@ -1,0 +1,124 @@
+//! What a segment holds, as its creator says and as its opener insists.
+
+use std::fmt;
+
+use crosslane_core::{Plain, WakeMode};
+
+/// What kind of object a segment holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind(u32);
+
+impl Kind {
+    /// Bytes that only their users know.
+    pub const BYTES: Self = Self(1);
+    /// A participant table and nothing else: the lease domain of a process family.
+    pub const DOMAIN: Self = Self(2);
+    /// A [`Spsc`](crate::Spsc).
+    pub const SPSC: Self = Self(3);
+    /// A [`Record`](crate::Record).
+    pub const RECORD: Self = Self(4);
+    /// A [`Mutex`](crate::Mutex).
+    pub const MUTEX: Self = Self(5);
+
+    /// A kind of the caller's own; numbers below 0x1_0000 belong to this project.
+    #[must_use]
+    pub const fn custom(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number that stands in the header.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// What a segment holds, as its creator says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content {
+    /// The kind of object.
+    pub kind: Kind,
+    /// Size of an element, in bytes.
+    pub elem_size: u32,
+    /// Alignment of an element, in bytes.
+    pub elem_align: u32,
+    /// [`Plain::FINGERPRINT`] of an element; 0 if it has no type.
+    pub fingerprint: u64,
+    /// Elements, or bytes, that the object holds.
+    pub capacity: u64,
+    /// Length of the object in memory, in bytes.
+    pub len_bytes: u64,
+    /// How wakers find sleepers.
+    pub wake: WakeMode,
+}
+
+impl Content {
+    /// One value of type `T`, of a kind and length that the caller fills in.
+    pub(crate) fn value<T: Plain>() -> Self {
+        let Expected { kind, elem_size, elem_align, fingerprint, .. } = Expected::value::<T>();
+        Self { kind, elem_size, elem_align, fingerprint, ..Self::bytes(1) }
+    }
+
+    /// `len_bytes` bytes that only their users know.
+    #[must_use]
+    pub const fn bytes(len_bytes: u64) -> Self {
+        Self {
+            kind: Kind::BYTES,
+            elem_size: 1,
+            elem_align: 1,
+            fingerprint: 0,
+            capacity: len_bytes,
+            len_bytes,
+            wake: WakeMode::Fenced,
+        }
+    }
+}
+
+/// What an opener insists on. [`Expected::bytes`] and the objects' own opens fill it in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// The kind of object.
+    pub kind: Kind,
+    /// Size of an element, in bytes.
+    pub elem_size: u32,
+    /// Alignment of an element, in bytes.
+    pub elem_align: u32,
+    /// Fingerprint of an element.
+    pub fingerprint: u64,
+    /// Elements, or bytes; `None`: any number.
+    pub capacity: Option<u64>,
+    /// How wakers find sleepers; `None`: any way.
+    pub wake: Option<WakeMode>,
+}
+
+impl Expected {
+    /// Values of type `T`, in an object of a kind that the caller fills in.
+    pub(crate) fn value<T: Plain>() -> Self {
+        Self {
+            // A `T` of 4 GiB does not fit any ring; its creation fails before this number counts.
+            elem_size: u32::try_from(size_of::<T>()).unwrap_or(u32::MAX),
+            elem_align: u32::try_from(align_of::<T>()).unwrap_or(u32::MAX),
+            fingerprint: T::FINGERPRINT,
+            ..Self::bytes()
+        }
+    }
+
+    /// Bytes that only their users know, any number of them.
+    #[must_use]
+    pub const fn bytes() -> Self {
+        Self { kind: Kind::BYTES, elem_size: 1, elem_align: 1, fingerprint: 0, capacity: None, wake: None }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::BYTES => f.write_str("bytes"),
+            Self::DOMAIN => f.write_str("a lease domain"),
+            Self::SPSC => f.write_str("an spsc ring"),
+            Self::RECORD => f.write_str("a record ring"),
+            Self::MUTEX => f.write_str("a mutex"),
+            Self(number) => write!(f, "kind {number:#x}"),
+        }
+    }
+}

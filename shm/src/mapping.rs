@@ -1,0 +1,62 @@
+//! Shared memory in this address space.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::header::HEADER_BYTES;
+use crate::options::MAX_PREFAULT_BYTES;
+use crate::sys::call::OsError;
+
+/// Mappings up to this size are always prefaulted: cheaper than the faults of their first use. In bytes.
+const ALWAYS_PREFAULT_BYTES: u64 = 64 << 10;
+
+/// A shared mapping of a whole segment; unmapped when dropped.
+///
+/// Never lent as a slice: peers write it.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    raw: MmapRaw,
+    read_only: bool,
+}
+
+impl Mapping {
+    /// Maps `len_bytes` from the start of the file, at least a header's worth.
+    pub(crate) fn new(fd: BorrowedFd<'_>, len_bytes: u64, read_only: bool, prefault: bool) -> Result<Self, OsError> {
+        let len = usize::try_from(len_bytes.max(HEADER_BYTES.into()));
+        let len = len.map_err(|_| OsError { call: "mmap", errno: libc::ENOMEM })?;
+        let mut options = MmapOptions::new();
+        options.len(len);
+        if len_bytes <= if prefault { MAX_PREFAULT_BYTES } else { ALWAYS_PREFAULT_BYTES } {
+            options.populate();
+        }
+        let raw = if read_only { options.map_raw_read_only(fd.as_raw_fd()) } else { options.map_raw(fd.as_raw_fd()) };
+        let raw = raw.map_err(|error| OsError::from_io("mmap", &error))?;
+        Ok(Self { raw, read_only })
+    }
+
+    /// The first byte, page-aligned.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        // SAFETY: a mapping is never at address 0.
+        unsafe { NonNull::new_unchecked(self.raw.as_mut_ptr()) }
+    }
+
+    /// The byte at `offset`; `None` if `len_bytes` from there are not inside.
+    pub(crate) fn at(&self, offset: u64, len_bytes: u64) -> Option<NonNull<u8>> {
+        if offset.checked_add(len_bytes)? > self.len_bytes() {
+            return None;
+        }
+        // SAFETY: `offset` is inside the mapping, or its end, which was just checked.
+        Some(unsafe { self.start().add(usize::try_from(offset).ok()?) })
+    }
+
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.raw.len() as u64
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+}

@@ -1,0 +1,207 @@
+//! A value behind a lock, in a segment of its own.
+//!
+//! Protocol, orderings and crash table: [`crosslane_core::mutex`] for the lock word, [`crosslane_sync::Mutex`] for the
+//! value. The lease of this segment's domain tells a dead owner from a slow one.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+use crosslane_core::{Plain, Trusted, Untrusted};
+use crosslane_sync::{LeaseLock, MutexCell};
+
+use crate::content::{Content, Expected, Kind};
+use crate::domain::Domain;
+use crate::env::Env;
+use crate::header::HeaderError;
+use crate::name::Name;
+use crate::named::{Attached, Owner};
+use crate::options::Options;
+use crate::segment::{CreateError, OpenError, Segment};
+use crate::sys::call::OsError;
+
+/// The largest alignment of a value, in bytes: that of a segment's object.
+const MAX_ALIGN: usize = 128;
+
+/// A value of type `T` in shared memory behind a lock that survives its owner's death. Its calls are those of
+/// [`crosslane_sync::Mutex`].
+///
+/// `K` says whether guards may lend the value in place: an anonymous mutex's may ([`Trusted`]), because its memory only
+/// goes to one's own family; a named one works on copies ([`update`](crosslane_sync::Mutex::update)) unless it is told
+/// otherwise ([`trust_peers`](Mutex::trust_peers)).
+///
+/// # Examples
+/// ```
+/// use crosslane_shm::{Mutex, Name, Options};
+///
+/// let (name, options) = (Name::random(), Options::new());
+/// let counter = Mutex::create(&name, 40_u64, &options)?;
+/// // In another program, by name:
+/// let same = Mutex::<u64>::open(&name, &options)?;
+/// same.update(|n| *n += 2).unwrap();
+/// assert_eq!(counter.read().unwrap(), 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Mutex<T: Plain, K = Untrusted> {
+    lock: crosslane_sync::Mutex<T, LeaseLock<Env>, K>,
+    segment: Segment,
+}
+
+impl<T: Plain> Mutex<T> {
+    /// Creates an unlocked mutex that holds `value`, under `name`.
+    ///
+    /// # Errors
+    /// As [`Segment::create`], and [`CreateError::Alignment`].
+    pub fn create(name: &Name, value: T, options: &Options) -> Result<Owner<Self>, CreateError> {
+        let owner = Segment::create_with(name, content::<T>()?, options, |memory, len| place(memory, len, value))?;
+        owner.try_map(|segment| Self::attach(segment).map_err(own_segment))
+    }
+
+    /// Opens the mutex `name`.
+    ///
+    /// # Errors
+    /// As [`Segment::open`], and [`OpenError::ReadOnly`].
+    pub fn open(name: &Name, options: &Options) -> Result<Attached<Self>, OpenError> {
+        Segment::open(name, &expected::<T>(), options)?.try_map(Self::attach)
+    }
+
+    /// Creates an unlocked mutex that holds `value`, for this process's family; it travels as a file descriptor.
+    ///
+    /// # Errors
+    /// As [`Segment::anonymous_with`], and [`CreateError::Alignment`].
+    pub fn anonymous(value: T, options: &Options) -> Result<Mutex<T, Trusted>, CreateError> {
+        let place = |memory, len| place(memory, len, value);
+        let segment = Segment::anonymous_with(content::<T>()?, options, &Domain::family()?, place)?;
+        let mutex = Self::attach(segment).map_err(own_segment)?;
+        // SAFETY: an anonymous segment, whose memory goes only to processes of one's own family.
+        Ok(unsafe { mutex.into_trusted() })
+    }
+
+    /// Opens a mutex that came as a file descriptor from a process of this family.
+    ///
+    /// # Errors
+    /// As [`Segment::from_fd`].
+    pub fn from_fd(fd: OwnedFd, options: &Options) -> Result<Mutex<T, Trusted>, OpenError> {
+        let mutex = Self::attach(Segment::from_fd(fd, &expected::<T>(), options)?)?;
+        // SAFETY: an anonymous segment, whose memory goes only to processes of one's own family.
+        Ok(unsafe { mutex.into_trusted() })
+    }
+
+    /// Another handle, with the calls that lend the value in place.
+    ///
+    /// # Errors
+    /// As [`Segment::rejoin`] in a `fork()` child; none elsewhere.
+    ///
+    /// # Safety
+    /// Every process that can write the segment, for as long as the handle lives, touches the value only while it holds
+    /// the lock, and gives the lock word its meaning. This process reaches the value through the new handle alone
+    /// while a guard of it lives.
+    pub unsafe fn trust_peers(&self) -> Result<Mutex<T, Trusted>, OpenError> {
+        let mutex = Self::attach(self.segment.rejoin()?)?;
+        // SAFETY: the caller's contract.
+        Ok(unsafe { mutex.into_trusted() })
+    }
+
+    fn attach(segment: Segment) -> Result<Self, OpenError> {
+        let env = segment.env().ok_or(OpenError::ReadOnly)?;
+        let (memory, found) = segment.object();
+        let expected = size_of::<MutexCell<T>>();
+        if found < expected || segment.header().content.capacity != 1 || align_of::<T>() > MAX_ALIGN {
+            return Err(HeaderError::TooSmall { found: found as u64, expected: expected as u64 }.into());
+        }
+        // SAFETY:
+        // - the object is 128-aligned, long enough, mapped for writing and for as long as `env` or `segment` lives;
+        // - the header says that it is such a cell, and no reference to its inside is made elsewhere in this crate;
+        // - `Env::is_dead` says true of proven deaths only.
+        let lock = unsafe { crosslane_sync::Mutex::new(memory.cast(), env) };
+        Ok(Self { lock, segment })
+    }
+
+    /// # Safety
+    /// As `trust_peers`.
+    unsafe fn into_trusted(self) -> Mutex<T, Trusted> {
+        // SAFETY: the caller's contract.
+        Mutex { lock: unsafe { self.lock.trust_peers() }, segment: self.segment }
+    }
+}
+
+impl<T: Plain, K> Mutex<T, K> {
+    /// The segment that the mutex lives in.
+    #[must_use]
+    pub fn segment(&self) -> &Segment {
+        &self.segment
+    }
+}
+
+impl<T: Plain> Mutex<T, Untrusted> {
+    /// In a `fork()` child: this mutex with a membership of the child's own. Elsewhere another handle.
+    ///
+    /// # Errors
+    /// As [`Segment::rejoin`].
+    pub fn rejoin(&self) -> Result<Self, OpenError> {
+        Self::attach(self.segment.rejoin()?)
+    }
+}
+
+impl<T: Plain> Mutex<T, Trusted> {
+    /// In a `fork()` child: this mutex with a membership of the child's own. Elsewhere another handle.
+    ///
+    /// # Errors
+    /// As [`Segment::rejoin`].
+    pub fn rejoin(&self) -> Result<Self, OpenError> {
+        let mutex = Mutex::<T>::attach(self.segment.rejoin()?)?;
+        // SAFETY: the peers are the ones that this handle trusts already.
+        Ok(unsafe { mutex.into_trusted() })
+    }
+}
+
+impl<T: Plain, K> Deref for Mutex<T, K> {
+    type Target = crosslane_sync::Mutex<T, LeaseLock<Env>, K>;
+    fn deref(&self) -> &Self::Target {
+        &self.lock
+    }
+}
+
+impl<T: Plain, K> AsFd for Mutex<T, K> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.segment.as_fd()
+    }
+}
+
+impl<T: Plain, K> fmt::Debug for Mutex<T, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutex").field("segment", &self.segment).finish_non_exhaustive()
+    }
+}
+
+/// Writes the first value into new memory.
+fn place<T: Plain>(memory: NonNull<u8>, len: usize, value: T) -> Result<(), CreateError> {
+    if len < size_of::<MutexCell<T>>() {
+        return Err(CreateError::Alignment { align: align_of::<T>() });
+    }
+    // SAFETY: 128-aligned, `T`'s alignment was checked to be no more, and long enough; nobody else can reach it yet.
+    unsafe { memory.cast::<MutexCell<T>>().write(MutexCell::new(value)) };
+    Ok(())
+}
+
+fn content<T: Plain>() -> Result<Content, CreateError> {
+    if align_of::<T>() > MAX_ALIGN {
+        return Err(CreateError::Alignment { align: align_of::<T>() });
+    }
+    Ok(Content { kind: Kind::MUTEX, len_bytes: size_of::<MutexCell<T>>() as u64, ..Content::value::<T>() })
+}
+
+fn expected<T: Plain>() -> Expected {
+    Expected { kind: Kind::MUTEX, capacity: Some(1), ..Expected::value::<T>() }
+}
+
+/// The other reasons do not apply to what this process has just created for writing, with room for the cell.
+fn own_segment(error: OpenError) -> CreateError {
+    match error {
+        OpenError::Domain(error) => CreateError::Domain(error),
+        OpenError::Os(error) => CreateError::Os(error),
+        _ => CreateError::Os(OsError { call: "mmap", errno: libc::EFAULT }),
+    }
+}

@@ -1,0 +1,328 @@
+//! Named segments: unrelated processes meet by a name.
+//!
+//! # What
+//! A file in `/dev/shm` that is a lease domain of its own: two programs need nothing but the name. The name appears only
+//! when the segment is whole and its creator's lease is held, and it is removed by the [`Owner`]'s drop, by
+//! [`sweep`](crate::sweep()), or by the next creator of the name after everybody who had it open is dead.
+//!
+//! # Protocol
+//! Creator:
+//! 1. the name leads to a living segment: `NameInUse`, before any memory is reserved;
+//! 2. `O_TMPFILE`: a file without a name; reserve, map, object, header;
+//! 3. take the lease;
+//! 4. `linkat`: the name appears, in one step;
+//! 5. the name exists: take it away from a dead leftover (`takeover.rs`) and go to 4; from a living
+//!    one: `NameInUse`; somebody opens or removes it: wait, until the deadline.
+//!
+//! Opener: see `takeover.rs`.
+//!
+//! # Crash
+//! | killed between | others see |
+//! |---|---|
+//! | creator 2 and 4 | nothing: the kernel frees the file |
+//! | creator 5, taken away, and 4 | no such name |
+//! | creator after 4 | a name whose leases are free when the last user is gone: swept, or replaced by the next creator |
+//! | an owner's drop | the name, or no name; in both cases the users go on |
+
+use std::ffi::CString;
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::content::{Content, Expected};
+use crate::domain::{Domain, DomainError, Ground};
+use crate::header::{Header, HeaderError, MAGIC, TABLE_OFFSET};
+use crate::lease::{Lease, Window};
+use crate::mapping::Mapping;
+use crate::name::Name;
+use crate::options::Options;
+use crate::segment::{self, CreateError, Hold, OpenError, Reader, Segment};
+use crate::sys::call::OsError;
+use crate::sys::file::{self, FileKey, Stat};
+use crate::sys::gate::{self, Entered};
+use crate::sys::lock::{self, Bytes, Mode};
+use crate::sys::slot::Slot;
+use crate::takeover::{self, Vacated};
+
+/// Not 0, and no participant's id: what a reader's slot says.
+const READER: u32 = u32::MAX;
+
+/// What a process has that created a named segment: dropping it removes the name. Whoever has the segment open goes on.
+///
+/// A drop in a `fork()` child removes nothing, nor does one after the name has come to lead to another segment. If the
+/// process is killed, the name stays until the last user is gone and somebody sweeps or creates it anew.
+#[derive(Debug)]
+#[must_use = "dropping the owner removes the name"]
+pub struct Owner<T> {
+    attached: Attached<T>,
+    tie: Tie,
+}
+
+/// What a process has that opened a named segment: dropping it never removes the name.
+#[derive(Debug)]
+#[must_use]
+pub struct Attached<T> {
+    object: T,
+    name: Name,
+}
+
+/// The name's file, for an owner to remove.
+#[derive(Debug)]
+struct Tie {
+    path: CString,
+    domain: Domain,
+    is_kept: bool,
+}
+
+impl Drop for Tie {
+    fn drop(&mut self) {
+        if !self.is_kept && !self.domain.is_forked() {
+            // A drop cannot report; the name is left to a sweep.
+            let _ = takeover::unlink_own(&self.path, self.domain.key());
+        }
+    }
+}
+
+impl<T> Owner<T> {
+    /// Gives up the duty to remove the name: it stays until the last user is gone and somebody sweeps.
+    pub fn keep(mut self) -> Attached<T> {
+        self.tie.is_kept = true;
+        self.attached
+    }
+
+    /// The same segment seen as another object.
+    pub(crate) fn try_map<U, E>(self, f: impl FnOnce(T) -> Result<U, E>) -> Result<Owner<U>, E> {
+        let Self { attached, tie } = self;
+        Ok(Owner { attached: attached.try_map(f)?, tie })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.attached.name
+    }
+}
+
+impl<T> Attached<T> {
+    /// The same segment seen as another object.
+    pub(crate) fn try_map<U, E>(self, f: impl FnOnce(T) -> Result<U, E>) -> Result<Attached<U>, E> {
+        Ok(Attached { object: f(self.object)?, name: self.name })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+}
+
+impl<T> Deref for Owner<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.attached.object
+    }
+}
+
+impl<T> Deref for Attached<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.object
+    }
+}
+
+impl Segment {
+    /// Creates a segment of `len_bytes` zero bytes under `name`.
+    ///
+    /// A dead leftover of that name is replaced. Blocks for the reservation of the memory, and while another process is
+    /// opening or removing the name, at most for [`Options::open_timeout`].
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    ///
+    /// # Crash
+    /// A process killed inside leaves nothing, or the whole segment under its name.
+    ///
+    /// # Examples
+    /// ```
+    /// use crosslane_shm::{Expected, Name, Options, Segment};
+    ///
+    /// let (name, options) = (Name::random(), Options::new());
+    /// let owner = Segment::create(&name, 64, &options)?;
+    /// let attached = Segment::open(&name, &Expected::bytes(), &options)?;
+    /// owner.copy_in(0, b"shared!!")?;
+    /// let mut seen = [0; 8];
+    /// attached.copy_out(0, &mut seen)?;
+    /// assert_eq!(&seen, b"shared!!");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn create(name: &Name, len_bytes: u64, options: &Options) -> Result<Owner<Self>, CreateError> {
+        Self::create_with(name, segment::bytes(len_bytes), options, segment::zeroed)
+    }
+
+    /// As [`create`](Self::create), with `content`; `init` is given the object's memory, all zero and aligned to 128
+    /// bytes, before anybody else can reach it.
+    ///
+    /// # Errors
+    /// [`CreateError`], also the one that `init` returns.
+    pub fn create_with(
+        name: &Name,
+        content: Content,
+        options: &Options,
+        init: impl FnOnce(NonNull<u8>, usize) -> Result<(), CreateError>,
+    ) -> Result<Owner<Self>, CreateError> {
+        let path = file::c_path(&options.directory.join(name.as_str()))?;
+        let deadline = deadline(options);
+        if file::stat_path(&path)?.is_some() {
+            make_room(&path, deadline)?;
+        }
+        let make_file = || file::tmpfile(&options.directory, options.mode);
+        let (header, fd, map) = segment::reserve(Header::new(content, None), options, make_file)?;
+        segment::fill(&header, &map, init)?;
+        let key = file::stat(fd.as_fd())?.key;
+        let (fd, map) = (Arc::new(fd), Arc::new(map));
+        let ground = ground(&fd, &map, key, &header);
+        let domain = Domain::join(ground)?;
+        loop {
+            match file::link(fd.as_fd(), &path) {
+                Ok(()) => break,
+                Err(error) if error.errno == libc::EEXIST => make_room(&path, deadline)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let tie = Tie { path, domain: domain.clone(), is_kept: false };
+        let segment = Self::new(header, map, Hold::Member(domain), fd);
+        Ok(Owner { attached: Attached { object: segment, name: name.clone() }, tie })
+    }
+
+    /// Opens the segment `name`, and joins its lease domain (with [`Options::read_only`]: only keeps it from being
+    /// swept).
+    ///
+    /// A segment whose users are all dead can be opened as long as nobody has swept it. A second open in a process shares
+    /// the first one's membership and mapping. Blocks while another process is removing the name, at most for
+    /// [`Options::open_timeout`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    ///
+    /// # Crash
+    /// A process killed inside leaves no trace.
+    pub fn open(name: &Name, expected: &Expected, options: &Options) -> Result<Attached<Self>, OpenError> {
+        let path = file::c_path(&options.directory.join(name.as_str()))?;
+        let deadline = deadline(options);
+        loop {
+            if let Some(object) = try_open(&path, expected, options)? {
+                return Ok(Attached { object, name: name.clone() });
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(OpenError::Busy);
+            }
+            std::thread::sleep(takeover::RETRY);
+        }
+    }
+}
+
+/// When to give up; `None` is never.
+fn deadline(options: &Options) -> Option<Instant> {
+    Instant::now().checked_add(options.open_timeout)
+}
+
+fn ground(fd: &Arc<OwnedFd>, map: &Arc<Mapping>, key: FileKey, header: &Header) -> Ground {
+    Ground { fd: Arc::clone(fd), map: Arc::clone(map), key, table_offset: TABLE_OFFSET, domain_id: header.domain_id }
+}
+
+/// Step 5 of creation: returns when the name may be free.
+fn make_room(path: &CString, deadline: Option<Instant>) -> Result<(), CreateError> {
+    loop {
+        let creator = match takeover::vacate(path)? {
+            Vacated::Removed | Vacated::Gone => return Ok(()),
+            Vacated::Living { creator } => return Err(CreateError::NameInUse { creator: Some(creator) }),
+            Vacated::Foreign => return Err(CreateError::NameInUse { creator: None }),
+            Vacated::Busy { creator } => creator,
+        };
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(CreateError::NameInUse { creator: Some(creator) });
+        }
+        std::thread::sleep(takeover::RETRY);
+    }
+}
+
+/// One round of opening; `None`: start over.
+fn try_open(path: &CString, expected: &Expected, options: &Options) -> Result<Option<Segment>, OpenError> {
+    let fd = file::open(path, options.read_only)?;
+    let stat = file::stat(fd.as_fd())?;
+    if !stat.is_file {
+        return Err(HeaderError::NotACrosslaneSegment { found: 0, expected: MAGIC }.into());
+    }
+    if !options.read_only
+        && let Some(domain) = Domain::of_file(stat.key)
+    {
+        // This process's own lease keeps the segment from being swept.
+        let header = checked_header(domain.map(), &stat, expected)?;
+        let (map, fd) = (Arc::clone(domain.map()), Arc::clone(domain.fd()));
+        return Ok(Some(Segment::new(header, map, Hold::Member(domain), fd)));
+    }
+    let map = Arc::new(Mapping::new(fd.as_fd(), stat.len_bytes, options.read_only, options.prefault)?);
+    let header = checked_header(&map, &stat, expected)?;
+    let fd = Arc::new(fd);
+    let hold = hold(path, &ground(&fd, &map, stat.key, &header), options.read_only)?;
+    Ok(hold.map(|hold| Segment::new(header, map, hold, fd)))
+}
+
+fn checked_header(map: &Mapping, stat: &Stat, expected: &Expected) -> Result<Header, HeaderError> {
+    let header = Header::read(map, stat.len_bytes)?;
+    header.expect(expected)?;
+    // A named segment is its own domain.
+    header.expect_domain(header.segment_id)?;
+    if header.has_table {
+        Ok(header)
+    } else {
+        Err(HeaderError::Layout { found: header.object_offset, expected: header.total_len_bytes })
+    }
+}
+
+/// Steps 2 to 5 of opening; `None`: start over.
+fn hold(path: &CString, ground: &Ground, read_only: bool) -> Result<Option<Hold>, OpenError> {
+    // Declared before the gate, so dropped behind it, on every way out: last drops enter the gate themselves.
+    let mut stale = None;
+    let mut taken = None;
+    let mut gate = gate::enter();
+    let fd = ground.fd.as_fd();
+    if !lock::try_lock(fd, Bytes::TAKEOVER, Mode::Read)? {
+        return Ok(None);
+    }
+    let result = take(&mut gate, ground, read_only, &mut stale);
+    let result = result.and_then(|hold| {
+        taken = Some(hold);
+        Ok(takeover::leads_to(path, ground.key)?)
+    });
+    lock::unlock(fd, Bytes::TAKEOVER)?;
+    Ok(if result? { taken.take() } else { None })
+}
+
+fn take(gate: &mut Entered, ground: &Ground, read_only: bool, stale: &mut Option<Domain>) -> Result<Hold, OpenError> {
+    if read_only {
+        return Ok(Hold::Reader(Arc::new(Reader { lease: read_lease(gate, &ground.fd)? })));
+    }
+    Ok(Hold::Member(Domain::join_or_share(gate, ground.clone(), stale)?))
+}
+
+fn read_lease(gate: &mut Entered, fd: &OwnedFd) -> Result<Lease, DomainError> {
+    let slot = Slot::take(gate)?;
+    let page = (|| {
+        let window = Window::open(gate, fd.as_fd(), Mode::Read)?;
+        if window.try_lock(Bytes::READERS)? {
+            window.into_page()
+        } else {
+            Err(OsError { call: "fcntl(F_OFD_SETLK)", errno: libc::EAGAIN })
+        }
+    })();
+    match page {
+        Ok(page) => Ok(Lease::new(page, slot, READER)),
+        Err(error) => {
+            slot.give_back(gate);
+            Err(error.into())
+        }
+    }
+}

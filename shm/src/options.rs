@@ -1,0 +1,109 @@
+//! How to create and open segments.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crosslane_core::WakeMode;
+
+/// Mappings longer than this are not prefaulted as a whole, in bytes.
+pub const MAX_PREFAULT_BYTES: u64 = 256 << 20;
+
+/// How to create or open a segment; `Options::new()` is right for most.
+///
+/// # Examples
+/// ```
+/// use crosslane_shm::Options;
+///
+/// let options = Options::new().mode(0o660).prefault(true);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(crate) directory: PathBuf,
+    pub(crate) mode: u32,
+    pub(crate) prefault: bool,
+    pub(crate) read_only: bool,
+    pub(crate) memory_cap_bytes: Option<u64>,
+    pub(crate) open_timeout: Duration,
+    pub(crate) wake: Option<WakeMode>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Options {
+    /// Directory `/dev/shm`, mode 0600, no prefault, read and write, no cap, an open timeout of 1 s, the wake mode that
+    /// the object likes best.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            directory: PathBuf::from("/dev/shm"),
+            mode: 0o600,
+            prefault: false,
+            read_only: false,
+            memory_cap_bytes: None,
+            open_timeout: Duration::from_secs(1),
+            wake: None,
+        }
+    }
+
+    /// Where named segments live: a directory on a file system that supports `O_TMPFILE` and shared mappings, best a
+    /// tmpfs.
+    #[must_use]
+    pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
+        self.directory = directory.as_ref().to_path_buf();
+        self
+    }
+
+    /// Permission bits of a named segment's file, taken as they are: the umask does not apply.
+    ///
+    /// Whoever may write may also disturb: block an open, hide a death by locks, cut the file short (SIGBUS).
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode & 0o777;
+        self
+    }
+
+    /// Map with every page present (`MAP_POPULATE`), up to [`MAX_PREFAULT_BYTES`]: 0.13-0.18 us for each page at once
+    /// in place of 1.0 us at its first use.
+    #[must_use]
+    pub fn prefault(mut self, prefault: bool) -> Self {
+        self.prefault = prefault;
+        self
+    }
+
+    /// Open for reading only: the opener keeps the segment from being swept, and can own nothing in it. Only for
+    /// segments as such, not for rings and locks.
+    ///
+    /// No protection against this process's own user, who can open the file again for writing.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// The largest segment that may be created, in bytes, whatever memory there is.
+    #[must_use]
+    pub fn memory_cap_bytes(mut self, cap: u64) -> Self {
+        self.memory_cap_bytes = Some(cap);
+        self
+    }
+
+    /// How long an open, or a create over an existing name, waits while another process takes that name away or opens
+    /// it. Such a process needs microseconds, unless it is stopped in the middle.
+    #[must_use]
+    pub fn open_timeout(mut self, timeout: Duration) -> Self {
+        self.open_timeout = timeout;
+        self
+    }
+
+    /// How wakers find sleepers. Creating: written into the segment (left out: what the object likes best).
+    /// Opening: what must be found (left out: any).
+    #[must_use]
+    pub fn wake_mode(mut self, mode: WakeMode) -> Self {
+        self.wake = Some(mode);
+        self
+    }
+}

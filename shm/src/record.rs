@@ -1,0 +1,243 @@
+//! The ring of variable-length records of `crosslane-core` in a segment of its own.
+//!
+//! Protocol, orderings and crash table: [`crosslane_core::record`]. The header says what is in the segment (capacity and
+//! wake mode); each end is claimed by a lease, so a killed writer's or reader's successor goes on where it stopped.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crosslane_core::end::{ClaimError, End};
+use crosslane_core::record::{self, Ring};
+use crosslane_core::{Trusted, Untrusted, WakeMode};
+
+use crate::content::{Content, Expected, Kind};
+use crate::domain::Domain;
+use crate::env::Env;
+use crate::name::Name;
+use crate::named::{Attached, Owner};
+use crate::options::Options;
+use crate::segment::{CreateError, OpenError, Segment};
+use crate::spsc::register;
+
+/// The writer's end; keeps the segment mapped.
+pub type Writer<K = Untrusted> = record::Writer<'static, Env, K>;
+/// The reader's end; keeps the segment mapped.
+pub type Reader<K = Untrusted> = record::Reader<'static, Env, K>;
+
+/// A ring of byte records of any length in shared memory, with one writer and one reader in any two processes.
+///
+/// `K` says whether handles may lend records in place: an anonymous ring's may ([`Trusted`]), because its memory only
+/// goes to one's own family; a named one's must be told so by their `trust_peers`.
+///
+/// # Examples
+/// ```
+/// use crosslane_shm::{Name, Options, Record};
+///
+/// let (name, options) = (Name::random(), Options::new());
+/// let ring = Record::create(&name, 4096, &options)?;
+/// let mut writer = ring.writer()?;
+/// writer.push(b"a record")?;
+///
+/// // In another program, by name:
+/// let ring = Record::open(&name, &options)?;
+/// let mut buffer = [0; 64];
+/// assert_eq!(ring.reader()?.pop_into(&mut buffer), Ok(8));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Record<K = Untrusted> {
+    segment: Segment,
+    capacity: u32,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl Record {
+    /// Creates an empty ring under `name`. `capacity_bytes` is a power of two in 64..=2^31.
+    ///
+    /// Wake mode if the options leave it open: `Asymmetric`, which registers this process for barriers at its first use
+    /// (50 us, 5-13 ms once threads run).
+    ///
+    /// # Errors
+    /// As [`Segment::create`], and [`CreateError::Record`].
+    pub fn create(name: &Name, capacity_bytes: u32, options: &Options) -> Result<Owner<Self>, CreateError> {
+        let content = content(capacity_bytes, options)?;
+        let owner = Segment::create_with(name, content, options, |memory, len| {
+            // SAFETY: the segment's memory, 128-aligned and `len` long; nobody else can reach it yet.
+            unsafe { Ring::init(memory, len, capacity_bytes, content.wake) }?;
+            Ok(())
+        })?;
+        register(content.wake);
+        owner.try_map(|segment| Ok(Self { segment, capacity: capacity_bytes, kind: PhantomData }))
+    }
+
+    /// Opens the ring `name`.
+    ///
+    /// # Errors
+    /// As [`Segment::open`], and [`OpenError::ReadOnly`], [`OpenError::Record`].
+    pub fn open(name: &Name, options: &Options) -> Result<Attached<Self>, OpenError> {
+        Segment::open(name, &expected(options), options)?.try_map(Self::attach)
+    }
+
+    /// Creates an empty ring for this process's family; it travels as a file descriptor ([`AsFd`]).
+    ///
+    /// # Errors
+    /// As [`Segment::anonymous_with`], and [`CreateError::Record`].
+    pub fn anonymous(capacity_bytes: u32, options: &Options) -> Result<Record<Trusted>, CreateError> {
+        let content = content(capacity_bytes, options)?;
+        let segment = Segment::anonymous_with(content, options, &Domain::family()?, |memory, len| {
+            // SAFETY: the segment's memory, 128-aligned and `len` long; nobody else can reach it yet.
+            unsafe { Ring::init(memory, len, capacity_bytes, content.wake) }?;
+            Ok(())
+        })?;
+        register(content.wake);
+        Ok(Record { segment, capacity: capacity_bytes, kind: PhantomData })
+    }
+
+    /// Opens a ring that came as a file descriptor from a process of this family.
+    ///
+    /// # Errors
+    /// As [`Segment::from_fd`], and [`OpenError::Record`].
+    pub fn from_fd(fd: OwnedFd, options: &Options) -> Result<Record<Trusted>, OpenError> {
+        Record::attach(Segment::from_fd(fd, &expected(options), options)?)
+    }
+}
+
+impl<K> Record<K> {
+    fn attach(segment: Segment) -> Result<Self, OpenError> {
+        if segment.domain().is_none() {
+            return Err(OpenError::ReadOnly);
+        }
+        let content = segment.header().content;
+        let too_many = record::RingError::Capacity { bytes: u32::MAX };
+        let capacity = u32::try_from(content.capacity).map_err(|_| too_many)?;
+        let ring = Self { segment, capacity, kind: PhantomData };
+        ring.ring()?;
+        register(content.wake);
+        Ok(ring)
+    }
+
+    /// The ring; callers give it handles that hold an [`Env`], or use it while `self` lives.
+    fn ring(&self) -> Result<Ring<'static>, record::RingError> {
+        let (memory, len) = self.segment.object();
+        // SAFETY:
+        // - the object's memory stays mapped while the segment or an `Env` of it lives, and every handle holds one;
+        // - it is mapped for writing: read-only segments are refused in `attach`;
+        // - the header says that the object is such a ring, so processes that keep to the protocol access it so, and the
+        //   others' writes are met by the ring's own checks.
+        unsafe { Ring::attach(memory, len, self.capacity, self.segment.header().content.wake) }
+    }
+
+    /// Ring and surroundings; both were there when this value was made.
+    fn parts(&self) -> Result<(Ring<'static>, Env), ClaimError> {
+        let ring = self.ring().map_err(|_| ClaimError::Corrupt)?;
+        Ok((ring, self.segment.env().ok_or(ClaimError::Corrupt)?))
+    }
+
+    fn claim_writer(&self) -> Result<Writer, ClaimError> {
+        let (ring, env) = self.parts()?;
+        ring.writer(env)
+    }
+
+    fn claim_reader(&self) -> Result<Reader, ClaimError> {
+        let (ring, env) = self.parts()?;
+        ring.reader(env)
+    }
+
+    /// Bytes that records and their length words share.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Who holds the writer's end. The answer may be stale by the time it is read; an owner may be dead.
+    #[must_use]
+    pub fn writer_end(&self) -> End {
+        self.ring().map_or(End::Corrupt, |ring| ring.writer_end())
+    }
+
+    /// Who holds the reader's end. The answer may be stale by the time it is read; an owner may be dead.
+    #[must_use]
+    pub fn reader_end(&self) -> End {
+        self.ring().map_or(End::Corrupt, |ring| ring.reader_end())
+    }
+
+    /// The segment that the ring lives in.
+    #[must_use]
+    pub fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// In a `fork()` child: this ring with a membership of the child's own. Elsewhere another handle.
+    ///
+    /// # Errors
+    /// As [`Segment::rejoin`].
+    pub fn rejoin(&self) -> Result<Self, OpenError> {
+        Ok(Self { segment: self.segment.rejoin()?, ..*self })
+    }
+}
+
+impl Record<Untrusted> {
+    /// Claims the writer's end; takes over from a writer that is proven dead. Does not block; reads the length word of each record at most.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn writer(&self) -> Result<Writer, ClaimError> {
+        self.claim_writer()
+    }
+
+    /// Claims the reader's end; takes over from a reader that is proven dead. Does not block; reads the length word of each record at most.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn reader(&self) -> Result<Reader, ClaimError> {
+        self.claim_reader()
+    }
+}
+
+impl Record<Trusted> {
+    /// Claims the writer's end; takes over from a writer that is proven dead. Does not block; reads the length word of each record at most.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn writer(&self) -> Result<Writer<Trusted>, ClaimError> {
+        // SAFETY: an anonymous segment, whose memory goes only to processes of one's own family.
+        Ok(unsafe { self.claim_writer()?.trust_peers() })
+    }
+
+    /// Claims the reader's end; takes over from a reader that is proven dead. Does not block; reads the length word of each record at most.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn reader(&self) -> Result<Reader<Trusted>, ClaimError> {
+        // SAFETY: an anonymous segment, whose memory goes only to processes of one's own family.
+        Ok(unsafe { self.claim_reader()?.trust_peers() })
+    }
+}
+
+impl<K> AsFd for Record<K> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.segment.as_fd()
+    }
+}
+
+impl<K> fmt::Debug for Record<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record").field("capacity", &self.capacity).field("segment", &self.segment).finish()
+    }
+}
+
+fn content(capacity_bytes: u32, options: &Options) -> Result<Content, CreateError> {
+    let layout = Ring::layout(capacity_bytes)?;
+    Ok(Content {
+        kind: Kind::RECORD,
+        capacity: capacity_bytes.into(),
+        len_bytes: layout.size() as u64,
+        wake: options.wake.unwrap_or(WakeMode::Asymmetric),
+        ..Content::bytes(0)
+    })
+}
+
+fn expected(options: &Options) -> Expected {
+    Expected { kind: Kind::RECORD, wake: options.wake, ..Expected::bytes() }
+}

@@ -1,0 +1,417 @@
+//! Segments: a header, perhaps a participant table, and one object, in memory that several processes map.
+//!
+//! # Protocol
+//! Create, the same for both kinds of memory ([`anonymous`](crate::anonymous), [`named`](crate::named)):
+//! 1. compare the size with the memory there is;
+//! 2. an empty file that nobody else can reach;
+//! 3. reserve every page, so that a shortage is an error value here and never a SIGBUS later;
+//! 4. map;
+//! 5. the object, then the header, its magic last;
+//! 6. hand it out: by fd, or by linking a name.
+//!
+//! # Crash
+//! Until 6 the kernel frees everything with the process; 6 is one system call.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crosslane_core::prim::{WORD_BYTES, copy_in, copy_out};
+use crosslane_core::{record, spsc};
+
+use crate::content::Content;
+use crate::domain::{Domain, DomainError};
+use crate::env::Env;
+use crate::header::{Header, HeaderError};
+use crate::lease::Lease;
+use crate::mapping::Mapping;
+use crate::memory::{self, Shortage};
+use crate::options::Options;
+use crate::sys::call::OsError;
+use crate::sys::{file, gate};
+
+/// A segment that this process has mapped. Cheap to clone; unmapped when the last clone and the last handle into it are
+/// gone.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    header: Header,
+    map: Arc<Mapping>,
+    hold: Hold,
+    fd: Arc<OwnedFd>,
+}
+
+/// What tells others that this process uses the segment.
+#[derive(Debug, Clone)]
+pub(crate) enum Hold {
+    /// It takes part in the segment's lease domain.
+    Member(Domain),
+    /// It only reads: a shared lock that keeps a named segment from being swept.
+    Reader(#[expect(dead_code, reason = "held for its drop")] Arc<Reader>),
+}
+
+/// The lease of a read-only opener.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) lease: Lease,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.lease.end(&mut gate::enter());
+    }
+}
+
+/// Why a segment was not created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The name is taken: by a segment that somebody has open, by one that is just being opened or removed, or by a file
+    /// that is none of ours.
+    NameInUse {
+        /// The pid of the process that created the segment, in its own pid namespace (it may have ended, and others
+        /// have the segment open); `None` for a file that is no segment of this format.
+        creator: Option<u32>,
+    },
+    /// The machine, a control group or the cap of [`Options::memory_cap_bytes`] has less. No page was touched.
+    NotEnoughMemory {
+        /// Bytes asked for, header and all.
+        wanted: u64,
+        /// Bytes available.
+        available: u64,
+    },
+    /// The file system is full.
+    NoSpace {
+        /// Bytes asked for, header and all.
+        wanted: u64,
+        /// Bytes that it says it has, where it says so.
+        available: Option<u64>,
+    },
+    /// This process may not create files there.
+    PermissionDenied(OsError),
+    /// The file system or kernel lacks what segments need (`O_TMPFILE`, `memfd_create`, `/proc`).
+    Unsupported(OsError),
+    /// The capacity or the element type does not make a ring.
+    Spsc(spsc::RingError),
+    /// The capacity does not make a ring of records.
+    Record(record::RingError),
+    /// The value's alignment is above 128 bytes.
+    Alignment {
+        /// The alignment, in bytes.
+        align: usize,
+    },
+    /// The lease domain could not be joined.
+    Domain(DomainError),
+    /// Another system call failed.
+    Os(OsError),
+}
+
+/// Why a segment was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no such name.
+    NotFound,
+    /// This process may not open it.
+    PermissionDenied(OsError),
+    /// Another process was taking the name away, or opening it, for all of [`Options::open_timeout`].
+    Busy,
+    /// It is not the segment that was asked for.
+    Header(HeaderError),
+    /// The memory behind the fd is not sealed against being cut short: no segment of ours that travels by fd.
+    NotSealed {
+        /// The seals found.
+        found: i32,
+    },
+    /// The object has calls that write, and [`Options::read_only`] is set.
+    ReadOnly,
+    /// The segment's capacity and length do not make a ring.
+    Spsc(spsc::RingError),
+    /// The segment's capacity and length do not make a ring of records.
+    Record(record::RingError),
+    /// The lease domain could not be joined.
+    Domain(DomainError),
+    /// Another system call failed.
+    Os(OsError),
+}
+
+/// Why bytes were not copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CopyError {
+    /// The range does not lie in the object.
+    OutOfBounds {
+        /// Where it ends, in bytes from the object's start.
+        end: u64,
+        /// Length of the object, in bytes.
+        len_bytes: u64,
+    },
+    /// Offset or length is no multiple of 8 bytes.
+    Unaligned,
+    /// The segment was opened for reading only.
+    ReadOnly,
+}
+
+impl Segment {
+    pub(crate) fn new(header: Header, map: Arc<Mapping>, hold: Hold, fd: Arc<OwnedFd>) -> Self {
+        Self { header, map, hold, fd }
+    }
+
+    /// The header, as it was checked when this process created or opened the segment.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Length of the object, in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.header.content.len_bytes
+    }
+
+    /// Start and length (bytes) of the object; aligned to 128 bytes. Mapped as long as this segment, a clone, or an
+    /// [`Env`] of it lives; for reading only if it was opened so.
+    ///
+    /// Peers may write it at any time: access it through `crosslane-core`, or atomically.
+    #[must_use]
+    pub fn object(&self) -> (NonNull<u8>, usize) {
+        let (offset, len_bytes) = (self.header.object_offset, self.len_bytes());
+        // Both were checked against the mapping's length at open; an empty range is the answer that can do no harm.
+        let start = self.map.at(offset, len_bytes);
+        start.map_or((NonNull::dangling(), 0), |start| (start, usize::try_from(len_bytes).unwrap_or(0)))
+    }
+
+    /// Surroundings for handles into this segment; `None` if it was opened for reading only.
+    #[must_use]
+    pub fn env(&self) -> Option<Env> {
+        match &self.hold {
+            Hold::Member(domain) => Some(Env::new(domain.clone(), Arc::clone(&self.map))),
+            Hold::Reader(_) => None,
+        }
+    }
+
+    /// The segment's lease domain; `None` if it was opened for reading only.
+    #[must_use]
+    pub fn domain(&self) -> Option<&Domain> {
+        match &self.hold {
+            Hold::Member(domain) => Some(domain),
+            Hold::Reader(_) => None,
+        }
+    }
+
+    /// In a `fork()` child: this segment with a membership of the child's own. Elsewhere a clone.
+    ///
+    /// # Errors
+    /// [`OpenError::Domain`], and [`OpenError::ReadOnly`]: open it again.
+    pub fn rejoin(&self) -> Result<Self, OpenError> {
+        let domain = self.domain().ok_or(OpenError::ReadOnly)?.rejoin()?;
+        Ok(Self { hold: Hold::Member(domain), ..self.clone() })
+    }
+
+    /// Copies bytes of the object out. Does not block; a peer that writes meanwhile means a mixture.
+    ///
+    /// # Errors
+    /// [`CopyError::OutOfBounds`]; [`CopyError::Unaligned`] unless offset and length are multiples of 8 bytes.
+    pub fn copy_out(&self, offset_bytes: u64, out: &mut [u8]) -> Result<(), CopyError> {
+        let src = self.words(offset_bytes, out.len())?;
+        // SAFETY: `words` checked that the range lies in the mapping, whole words; `out` is private.
+        unsafe { copy_out(out.as_mut_ptr(), src.cast(), out.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes into the object. Does not block; a peer that reads meanwhile sees a mixture.
+    ///
+    /// # Errors
+    /// As [`copy_out`](Self::copy_out), and [`CopyError::ReadOnly`].
+    ///
+    /// # Crash
+    /// A process killed inside leaves a part of the bytes written.
+    pub fn copy_in(&self, offset_bytes: u64, bytes: &[u8]) -> Result<(), CopyError> {
+        if self.map.is_read_only() {
+            return Err(CopyError::ReadOnly);
+        }
+        let dst = self.words(offset_bytes, bytes.len())?;
+        // SAFETY: `words` checked that the range lies in the mapping, whole words; `bytes` is private.
+        unsafe { copy_in(dst.cast(), bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn words(&self, offset: u64, len: usize) -> Result<NonNull<u8>, CopyError> {
+        let (end, len_bytes) = (offset.saturating_add(len as u64), self.len_bytes());
+        if end > len_bytes {
+            return Err(CopyError::OutOfBounds { end, len_bytes });
+        }
+        if !offset.is_multiple_of(WORD_BYTES as u64) || !len.is_multiple_of(WORD_BYTES) {
+            return Err(CopyError::Unaligned);
+        }
+        let start = self.map.at(self.header.object_offset.saturating_add(offset), len as u64);
+        start.ok_or(CopyError::OutOfBounds { end, len_bytes })
+    }
+}
+
+impl AsFd for Segment {
+    /// The segment's file: for handing an anonymous segment to a child. A named one is handed on by its name.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Steps 1, 3 and 4 of creation, around `make_file`, which is step 2.
+pub(crate) fn reserve(
+    header: Option<Header>,
+    options: &Options,
+    make_file: impl FnOnce() -> Result<OwnedFd, OsError>,
+) -> Result<(Header, OwnedFd, Mapping), CreateError> {
+    let wanted = header.as_ref().map_or(u64::MAX, |header| header.total_len_bytes);
+    memory::check(wanted, options.memory_cap_bytes)
+        .map_err(|Shortage { available }| CreateError::NotEnoughMemory { wanted, available })?;
+    let header = header.ok_or(CreateError::NotEnoughMemory { wanted, available: u64::MAX })?;
+    let fd = make_file()?;
+    file::reserve(fd.as_fd(), wanted).map_err(|error| match error.errno {
+        libc::ENOSPC | libc::ENOMEM | libc::EFBIG => {
+            CreateError::NoSpace { wanted, available: file::free_bytes(fd.as_fd()) }
+        }
+        _ => error.into(),
+    })?;
+    let map = Mapping::new(fd.as_fd(), wanted, false, options.prefault)?;
+    Ok((header, fd, map))
+}
+
+/// Step 5 of creation.
+pub(crate) fn fill(
+    header: &Header,
+    map: &Mapping,
+    init: impl FnOnce(NonNull<u8>, usize) -> Result<(), CreateError>,
+) -> Result<(), CreateError> {
+    let len = header.content.len_bytes;
+    if let (Some(object), Ok(len)) = (map.at(header.object_offset, len), usize::try_from(len)) {
+        init(object, len)?;
+    }
+    header.write(map);
+    Ok(())
+}
+
+/// For objects whose valid start is all zero, which new memory is.
+pub(crate) fn zeroed(_: NonNull<u8>, _: usize) -> Result<(), CreateError> {
+    Ok(())
+}
+
+/// What an object's creator wants to hold: the content of a segment of bytes.
+pub(crate) fn bytes(len_bytes: u64) -> Content {
+    Content::bytes(len_bytes)
+}
+
+impl From<OsError> for CreateError {
+    fn from(error: OsError) -> Self {
+        match error.errno {
+            _ if error.is_permission() => Self::PermissionDenied(error),
+            libc::EOPNOTSUPP | libc::ENOSYS | libc::EISDIR => Self::Unsupported(error),
+            _ => Self::Os(error),
+        }
+    }
+}
+
+impl From<OsError> for OpenError {
+    fn from(error: OsError) -> Self {
+        match error.errno {
+            _ if error.is_permission() => Self::PermissionDenied(error),
+            libc::ENOENT => Self::NotFound,
+            _ => Self::Os(error),
+        }
+    }
+}
+
+impl From<DomainError> for CreateError {
+    fn from(error: DomainError) -> Self {
+        Self::Domain(error)
+    }
+}
+
+impl From<DomainError> for OpenError {
+    fn from(error: DomainError) -> Self {
+        Self::Domain(error)
+    }
+}
+
+impl From<HeaderError> for OpenError {
+    fn from(error: HeaderError) -> Self {
+        Self::Header(error)
+    }
+}
+
+impl From<spsc::RingError> for CreateError {
+    fn from(error: spsc::RingError) -> Self {
+        Self::Spsc(error)
+    }
+}
+
+impl From<spsc::RingError> for OpenError {
+    fn from(error: spsc::RingError) -> Self {
+        Self::Spsc(error)
+    }
+}
+
+impl From<record::RingError> for CreateError {
+    fn from(error: record::RingError) -> Self {
+        Self::Record(error)
+    }
+}
+
+impl From<record::RingError> for OpenError {
+    fn from(error: record::RingError) -> Self {
+        Self::Record(error)
+    }
+}
+
+impl fmt::Display for CreateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NameInUse { creator: Some(pid) } => write!(f, "the name is in use: created by process {pid}"),
+            Self::NameInUse { creator: None } => f.write_str("the name is in use by something that is no segment"),
+            Self::NotEnoughMemory { wanted, available } => {
+                write!(f, "{wanted} bytes wanted, and {available} bytes of memory are available")
+            }
+            Self::NoSpace { wanted, available: Some(available) } => {
+                write!(f, "{wanted} bytes wanted, and the file system has {available} left")
+            }
+            Self::NoSpace { wanted, available: None } => write!(f, "{wanted} bytes wanted, and there is no space"),
+            Self::PermissionDenied(error) | Self::Os(error) => error.fmt(f),
+            Self::Unsupported(error) => write!(f, "the system lacks what segments need: {error}"),
+            Self::Spsc(error) => error.fmt(f),
+            Self::Record(error) => error.fmt(f),
+            Self::Alignment { align } => write!(f, "a value aligned to {align} bytes: at most 128 is possible"),
+            Self::Domain(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("there is no segment of that name"),
+            Self::Busy => f.write_str("another process is opening or removing the name"),
+            Self::Header(error) => error.fmt(f),
+            Self::NotSealed { found } => write!(f, "the memory's size is not sealed (seals {found:#x})"),
+            Self::ReadOnly => f.write_str("the segment is open for reading only"),
+            Self::Spsc(error) => error.fmt(f),
+            Self::Record(error) => error.fmt(f),
+            Self::Domain(error) => error.fmt(f),
+            Self::PermissionDenied(error) | Self::Os(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for CopyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfBounds { end, len_bytes } => write!(f, "byte {end} of an object of {len_bytes} bytes"),
+            Self::Unaligned => f.write_str("offset and length must be multiples of 8 bytes"),
+            Self::ReadOnly => f.write_str("the segment is open for reading only"),
+        }
+    }
+}
+
+impl std::error::Error for CreateError {}
+impl std::error::Error for OpenError {}
+impl std::error::Error for CopyError {}

@@ -1,0 +1,262 @@
+//! The single-producer single-consumer ring of `crosslane-core` in a segment of its own.
+//!
+//! Protocol, orderings and crash table: [`crosslane_core::spsc`]. The header says what is in the segment (type, capacity
+//! and wake mode); each end is claimed by a lease, so a killed producer's or consumer's successor goes on where it stopped.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crosslane_core::end::{ClaimError, End};
+use crosslane_core::spsc::{self, Ring};
+use crosslane_core::{Plain, Trusted, Untrusted, WakeMode};
+use crosslane_sync::membarrier;
+
+use crate::content::{Content, Expected, Kind};
+use crate::domain::Domain;
+use crate::env::Env;
+use crate::name::Name;
+use crate::named::{Attached, Owner};
+use crate::options::Options;
+use crate::segment::{CreateError, OpenError, Segment};
+
+/// The producer's end; keeps the segment mapped.
+pub type Producer<T, K = Untrusted> = spsc::Producer<'static, T, Env, K>;
+/// The consumer's end; keeps the segment mapped.
+pub type Consumer<T, K = Untrusted> = spsc::Consumer<'static, T, Env, K>;
+
+/// A ring of items of type `T` in shared memory, with one producer and one consumer in any two processes.
+///
+/// `K` says whether handles may lend items in place: an anonymous ring's may ([`Trusted`]), because its memory only goes
+/// to one's own family; a named one's must be told so by their `trust_peers`.
+///
+/// # Examples
+/// ```
+/// use crosslane_shm::{Name, Options, Spsc};
+///
+/// let (name, options) = (Name::random(), Options::new());
+/// let ring = Spsc::<u64>::create(&name, 1024, &options)?;
+/// let mut producer = ring.producer()?;
+/// producer.push(7)?;
+///
+/// // In another program, by name:
+/// let ring = Spsc::<u64>::open(&name, &options)?;
+/// assert_eq!(ring.consumer()?.pop(), Ok(7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Spsc<T, K = Untrusted> {
+    segment: Segment,
+    capacity: u32,
+    kind: PhantomData<fn(T) -> (T, K)>,
+}
+
+impl<T: Plain> Spsc<T> {
+    /// Creates an empty ring under `name`. `capacity_slots` is a power of two in 2..=2^30.
+    ///
+    /// Wake mode if the options leave it open: `Asymmetric`, which registers this process for barriers at its first use
+    /// (50 us, 5-13 ms once threads run).
+    ///
+    /// # Errors
+    /// As [`Segment::create`], and [`CreateError::Spsc`].
+    pub fn create(name: &Name, capacity_slots: u32, options: &Options) -> Result<Owner<Self>, CreateError> {
+        let content = content::<T>(capacity_slots, options)?;
+        let owner = Segment::create_with(name, content, options, |memory, len| {
+            // SAFETY: the segment's memory, 128-aligned and `len` long; nobody else can reach it yet.
+            unsafe { Ring::<T>::init(memory, len, capacity_slots, content.wake) }?;
+            Ok(())
+        })?;
+        register(content.wake);
+        owner.try_map(|segment| Ok(Self { segment, capacity: capacity_slots, kind: PhantomData }))
+    }
+
+    /// Opens the ring `name`.
+    ///
+    /// # Errors
+    /// As [`Segment::open`], and [`OpenError::ReadOnly`], [`OpenError::Spsc`].
+    pub fn open(name: &Name, options: &Options) -> Result<Attached<Self>, OpenError> {
+        Segment::open(name, &expected::<T>(options), options)?.try_map(Self::attach)
+    }
+
+    /// Creates an empty ring for this process's family; it travels as a file descriptor ([`AsFd`]).
+    ///
+    /// # Errors
+    /// As [`Segment::anonymous_with`], and [`CreateError::Spsc`].
+    ///
+    /// # Examples
+    /// ```
+    /// use crosslane_shm::{Options, Spsc};
+    ///
+    /// let ring = Spsc::<u32>::anonymous(16, &Options::new())?;
+    /// let (mut producer, mut consumer) = (ring.producer()?, ring.consumer()?);
+    /// let mut loan = producer.loan()?;
+    /// *loan = 5;
+    /// loan.commit();
+    /// assert_eq!(consumer.pop(), Ok(5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn anonymous(capacity_slots: u32, options: &Options) -> Result<Spsc<T, Trusted>, CreateError> {
+        let content = content::<T>(capacity_slots, options)?;
+        let segment = Segment::anonymous_with(content, options, &Domain::family()?, |memory, len| {
+            // SAFETY: the segment's memory, 128-aligned and `len` long; nobody else can reach it yet.
+            unsafe { Ring::<T>::init(memory, len, capacity_slots, content.wake) }?;
+            Ok(())
+        })?;
+        register(content.wake);
+        Ok(Spsc { segment, capacity: capacity_slots, kind: PhantomData })
+    }
+
+    /// Opens a ring that came as a file descriptor from a process of this family.
+    ///
+    /// # Errors
+    /// As [`Segment::from_fd`], and [`OpenError::Spsc`].
+    pub fn from_fd(fd: OwnedFd, options: &Options) -> Result<Spsc<T, Trusted>, OpenError> {
+        Spsc::attach(Segment::from_fd(fd, &expected::<T>(options), options)?)
+    }
+}
+
+impl<T: Plain, K> Spsc<T, K> {
+    fn attach(segment: Segment) -> Result<Self, OpenError> {
+        if segment.domain().is_none() {
+            return Err(OpenError::ReadOnly);
+        }
+        let content = segment.header().content;
+        let too_many = spsc::RingError::Capacity { slots: u32::MAX };
+        let capacity = u32::try_from(content.capacity).map_err(|_| too_many)?;
+        let ring = Self { segment, capacity, kind: PhantomData };
+        ring.ring()?;
+        register(content.wake);
+        Ok(ring)
+    }
+
+    /// The ring; callers give it handles that hold an [`Env`], or use it while `self` lives.
+    fn ring(&self) -> Result<Ring<'static, T>, spsc::RingError> {
+        let (memory, len) = self.segment.object();
+        // SAFETY:
+        // - the object's memory stays mapped while the segment or an `Env` of it lives, and every handle holds one;
+        // - it is mapped for writing: read-only segments are refused in `attach`;
+        // - the header says that the object is such a ring, so processes that keep to the protocol access it so, and the
+        //   others' writes are met by the ring's own checks.
+        unsafe { Ring::attach(memory, len, self.capacity, self.segment.header().content.wake) }
+    }
+
+    /// Ring and surroundings; both were there when this value was made.
+    fn parts(&self) -> Result<(Ring<'static, T>, Env), ClaimError> {
+        let ring = self.ring().map_err(|_| ClaimError::Corrupt)?;
+        Ok((ring, self.segment.env().ok_or(ClaimError::Corrupt)?))
+    }
+
+    fn claim_producer(&self) -> Result<Producer<T>, ClaimError> {
+        let (ring, env) = self.parts()?;
+        ring.producer(env)
+    }
+
+    fn claim_consumer(&self) -> Result<Consumer<T>, ClaimError> {
+        let (ring, env) = self.parts()?;
+        ring.consumer(env)
+    }
+
+    /// Slots of the ring.
+    #[must_use]
+    pub fn capacity_slots(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Who holds the producer's end. The answer may be stale by the time it is read; an owner may be dead.
+    #[must_use]
+    pub fn producer_end(&self) -> End {
+        self.ring().map_or(End::Corrupt, |ring| ring.producer_end())
+    }
+
+    /// Who holds the consumer's end. The answer may be stale by the time it is read; an owner may be dead.
+    #[must_use]
+    pub fn consumer_end(&self) -> End {
+        self.ring().map_or(End::Corrupt, |ring| ring.consumer_end())
+    }
+
+    /// The segment that the ring lives in.
+    #[must_use]
+    pub fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// In a `fork()` child: this ring with a membership of the child's own. Elsewhere another handle.
+    ///
+    /// # Errors
+    /// As [`Segment::rejoin`].
+    pub fn rejoin(&self) -> Result<Self, OpenError> {
+        Ok(Self { segment: self.segment.rejoin()?, ..*self })
+    }
+}
+
+impl<T: Plain> Spsc<T, Untrusted> {
+    /// Claims the producer's end; takes over from a producer that is proven dead. Does not block; reads every slot.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn producer(&self) -> Result<Producer<T>, ClaimError> {
+        self.claim_producer()
+    }
+
+    /// Claims the consumer's end; takes over from a consumer that is proven dead. Does not block; reads every slot.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn consumer(&self) -> Result<Consumer<T>, ClaimError> {
+        self.claim_consumer()
+    }
+}
+
+impl<T: Plain> Spsc<T, Trusted> {
+    /// Claims the producer's end; takes over from a producer that is proven dead. Does not block; reads every slot.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn producer(&self) -> Result<Producer<T, Trusted>, ClaimError> {
+        // SAFETY: an anonymous segment, whose memory goes only to processes of one's own family.
+        Ok(unsafe { self.claim_producer()?.trust_peers() })
+    }
+
+    /// Claims the consumer's end; takes over from a consumer that is proven dead. Does not block; reads every slot.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn consumer(&self) -> Result<Consumer<T, Trusted>, ClaimError> {
+        // SAFETY: an anonymous segment, whose memory goes only to processes of one's own family.
+        Ok(unsafe { self.claim_consumer()?.trust_peers() })
+    }
+}
+
+impl<T, K> AsFd for Spsc<T, K> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.segment.as_fd()
+    }
+}
+
+impl<T, K> fmt::Debug for Spsc<T, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spsc").field("capacity", &self.capacity).field("segment", &self.segment).finish()
+    }
+}
+
+fn content<T: Plain>(capacity_slots: u32, options: &Options) -> Result<Content, CreateError> {
+    let layout = Ring::<T>::layout(capacity_slots)?;
+    Ok(Content {
+        kind: Kind::SPSC,
+        capacity: capacity_slots.into(),
+        len_bytes: layout.size() as u64,
+        wake: options.wake.unwrap_or(WakeMode::Asymmetric),
+        ..Content::value::<T>()
+    })
+}
+
+fn expected<T: Plain>(options: &Options) -> Expected {
+    Expected { kind: Kind::SPSC, wake: options.wake, ..Expected::value::<T>() }
+}
+
+/// Makes this process's wakes cheap where the ring's mode allows it; where the kernel cannot, they fence.
+pub(crate) fn register(wake: WakeMode) {
+    if wake == WakeMode::Asymmetric {
+        membarrier::register();
+    }
+}

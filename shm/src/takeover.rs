@@ -1,0 +1,135 @@
+//! Taking a name away from a segment: from a dead one, to use the name again or to sweep; from one's own, when its owner
+//! is dropped. The other half is [`named`](crate::named)'s open.
+//!
+//! # Protocol
+//! Opener (in `named`):
+//! 1. open the file; check its header;
+//! 2. lock the takeover byte shared, without blocking; held exclusively: wait and start over, until the deadline;
+//! 3. take the lease;
+//! 4. the name must still lead to this file; else give up what was taken and start over;
+//! 5. unlock the byte.
+//!
+//! Remover:
+//! 1. open the file; it must have a header of ours;
+//! 2. lock the takeover byte exclusively, without blocking; held: somebody opens or removes it just now;
+//! 3. the name must still lead to this file;
+//! 4. no lease byte may be locked (one question for all of them; an owner that removes its own does not ask);
+//! 5. unlink the name;
+//! 6. close the file, which unlocks the byte.
+//!
+//! An opener between its 2 and 5 excludes a remover between its 2 and 6. So either the remover's 4 sees the opener's
+//! lease, or the opener's 2 waits and its 4 (or its next 1) sees that the name is gone. Only removers unlink and only the
+//! holder of this file's byte may, so between 3 and 5 the name cannot come to lead elsewhere. Programs that do not keep
+//! to the protocol (`rm` and a new file, within microseconds) can break that: as always with files.
+//!
+//! There is no closing state and no temporary name. All locks of 2 to 6 are taken inside the process's gate, so a
+//! `fork()` does not copy the fd that carries them.
+//!
+//! # Crash
+//! | killed between | others see |
+//! |---|---|
+//! | opener 1 and 3 | nothing: the kernel frees the byte |
+//! | opener 3 and 5 | nothing: the kernel frees byte and lease |
+//! | remover 1 and 5 | nothing: the kernel frees the byte |
+//! | remover 5 and 6 | the name gone |
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use crate::header::{self, HEADER_BYTES};
+use crate::sys::call::OsError;
+use crate::sys::file::{self, FileKey, Stat};
+use crate::sys::gate;
+use crate::sys::lock::{self, Bytes, Mode};
+
+/// Between two looks at a takeover byte that somebody else holds.
+pub(crate) const RETRY: Duration = Duration::from_millis(1);
+/// How long an owner's drop waits for openers, each of which needs microseconds.
+const OWN_PATIENCE: Duration = Duration::from_millis(100);
+
+/// What a remover found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vacated {
+    /// A dead segment; its name is gone now.
+    Removed,
+    /// The name led nowhere, or elsewhere in the end.
+    Gone,
+    /// A segment that somebody has open.
+    Living { creator: u32 },
+    /// Somebody opens or removes it just now.
+    Busy { creator: u32 },
+    /// No segment of this format.
+    Foreign,
+}
+
+/// Removes the name `path` if it leads to a segment that nobody has open. Does not block.
+pub(crate) fn vacate(path: &CStr) -> Result<Vacated, OsError> {
+    let fd = match file::open(path, false) {
+        Ok(fd) => std::fs::File::from(fd),
+        Err(error) => {
+            return match error.errno {
+                libc::ENOENT => Ok(Vacated::Gone),
+                libc::ELOOP | libc::EISDIR | libc::ENXIO | libc::ENODEV => Ok(Vacated::Foreign),
+                _ => Err(error),
+            };
+        }
+    };
+    let Stat { key, is_file, .. } = file::stat(fd.as_fd())?;
+    let mut bytes = [0; HEADER_BYTES as usize];
+    if !is_file || fd.read_exact_at(&mut bytes, 0).is_err() {
+        return Ok(Vacated::Foreign);
+    }
+    let Some(creator) = header::creator_of(&bytes) else { return Ok(Vacated::Foreign) };
+    let _gate = gate::enter();
+    if !lock::try_lock(fd.as_fd(), Bytes::TAKEOVER, Mode::Write)? {
+        return Ok(Vacated::Busy { creator });
+    }
+    let vacated = if !leads_to(path, key)? {
+        Vacated::Gone
+    } else if lock::is_held(fd.as_fd(), Bytes::EVERY_LEASE, Mode::Write)? {
+        Vacated::Living { creator }
+    } else {
+        file::unlink(path)?;
+        Vacated::Removed
+    };
+    // Inside the gate: a copy of the fd in a fork child would keep the byte locked.
+    drop(fd);
+    Ok(vacated)
+}
+
+/// Removes the name `path` if it still leads to the file `key`, whoever has it open. Blocks while openers are in the way,
+/// 100 ms at most, and then leaves the name to a sweep.
+pub(crate) fn unlink_own(path: &CStr, key: FileKey) -> Result<(), OsError> {
+    let start = Instant::now();
+    while !try_unlink_own(path, key)? && start.elapsed() < OWN_PATIENCE {
+        std::thread::sleep(RETRY);
+    }
+    Ok(())
+}
+
+/// `false` if somebody opens it just now.
+fn try_unlink_own(path: &CStr, key: FileKey) -> Result<bool, OsError> {
+    let fd = match file::open(path, false) {
+        Err(error) if error.errno == libc::ENOENT => return Ok(true),
+        result => result?,
+    };
+    if file::stat(fd.as_fd())?.key != key {
+        return Ok(true);
+    }
+    let _gate = gate::enter();
+    if !lock::try_lock(fd.as_fd(), Bytes::TAKEOVER, Mode::Write)? {
+        return Ok(false);
+    }
+    if leads_to(path, key)? {
+        file::unlink(path)?;
+    }
+    drop(fd);
+    Ok(true)
+}
+
+/// Whether the name leads to the file `key`.
+pub(crate) fn leads_to(path: &CStr, key: FileKey) -> Result<bool, OsError> {
+    Ok(file::stat_path(path)?.is_some_and(|stat| stat.key == key))
+}

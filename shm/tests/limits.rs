@@ -1,0 +1,108 @@
+//! More memory than there is, a full file system, and nothing leaked.
+
+mod family;
+
+use std::process::Command;
+
+use crosslane_shm::{CreateError, Options, Segment, Spsc, sweep_in};
+use family::{Dir, name};
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = |key: &str| -> u64 {
+        let text = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        text.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    line("RssShmem:") + line("RssAnon:")
+}
+
+fn machine_shared_kib() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let text = info.lines().find_map(|line| line.strip_prefix("Shmem:")).unwrap();
+    text.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_tebibyte_is_refused_before_a_page_is_touched() {
+    let dir = Dir::new();
+    let (mine, all) = (resident_kib(), machine_shared_kib());
+    let refused = |error: CreateError| match error {
+        CreateError::NotEnoughMemory { wanted, available } => assert!(wanted > available),
+        error => panic!("{error}"),
+    };
+    for len in [1 << 40, 1 << 62, u64::MAX - 100, u64::MAX] {
+        refused(Segment::anonymous(len, &Options::new()).unwrap_err());
+        refused(Segment::create(&name("s"), len, &dir.options()).unwrap_err());
+    }
+    refused(Spsc::<[u64; 128]>::anonymous(1 << 30, &Options::new()).unwrap_err());
+    assert!(resident_kib() < mine + 1024);
+    assert!(machine_shared_kib() < all + 64 * 1024);
+}
+
+#[test]
+fn the_callers_cap_is_kept() {
+    let options = Options::new().memory_cap_bytes(8192);
+    assert!(Segment::anonymous(8192 - 256, &options).is_ok());
+    let error = Segment::anonymous(8192, &options).unwrap_err();
+    assert_eq!(error, CreateError::NotEnoughMemory { wanted: 8192 + 256, available: 8192 });
+}
+
+/// Runs inside `unshare -Urm` with a tmpfs of 1 MiB.
+#[test]
+#[ignore = "run by a_full_file_system_is_an_error_value in a mount namespace of its own"]
+fn inside_a_small_file_system() {
+    let Ok(directory) = std::env::var("CROSSLANE_SMALL_FS") else { return };
+    let options = Options::new().directory(&directory);
+    let error = Segment::create(&name("big"), 2 << 20, &options).unwrap_err();
+    assert!(matches!(error, CreateError::NoSpace { wanted, available: Some(left) } if left < wanted), "{error}");
+    // What fits is usable to its last byte, without a SIGBUS.
+    let len = 900 << 10;
+    let owner = Segment::create(&name("fits"), len, &options).unwrap();
+    owner.copy_in(0, &vec![7; len.try_into().unwrap()]).unwrap();
+    let error = Segment::create(&name("more"), 200 << 10, &options).unwrap_err();
+    assert!(matches!(error, CreateError::NoSpace { .. }), "{error}");
+    drop(owner);
+    assert!(Segment::create(&name("more"), 900 << 10, &options).is_ok());
+    assert!(std::fs::read_dir(&directory).unwrap().next().is_none());
+    assert!(sweep_in(&directory).unwrap().removed.is_empty());
+    println!("the small file system was used");
+}
+
+#[test]
+fn a_full_file_system_is_an_error_value() {
+    let dir = Dir::new();
+    let mount = dir.path().join("small");
+    std::fs::create_dir(&mount).unwrap();
+    let script = "mount -t tmpfs -o size=1m tmpfs \"$CROSSLANE_SMALL_FS\" || exit 99; \
+                  exec \"$0\" --exact inside_a_small_file_system --ignored --nocapture";
+    let output = Command::new("unshare")
+        .args(["-Urm", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .env("CROSSLANE_SMALL_FS", &mount)
+        .output();
+    std::fs::remove_dir(&mount).unwrap();
+    match output {
+        Ok(output) if output.status.success() => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains("the small file system was used"), "{text}");
+        }
+        Ok(output) if output.status.code() == Some(99) || output.stderr.starts_with(b"unshare:") => {
+            println!("skipped: unprivileged mounts are not possible here");
+        }
+        Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stdout)),
+        Err(error) => println!("skipped: unshare not installed ({error})"),
+    }
+}
+
+#[test]
+fn prefaulted_memory_is_present_at_once() {
+    let len = 8 << 20;
+    let before = resident_kib();
+    let lazy = Segment::anonymous(len, &Options::new()).unwrap();
+    let between = resident_kib();
+    let eager = Segment::anonymous(len, &Options::new().prefault(true)).unwrap();
+    let after = resident_kib();
+    assert!(between - before < 2048, "{before} {between}");
+    assert!(after - between >= 8192 - 1024, "{between} {after}");
+    drop((lazy, eager));
+}

@@ -1,0 +1,350 @@
+//! Names: who creates, opens, replaces, sweeps and removes them, with real processes.
+
+mod family;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::Duration;
+
+use crosslane_shm::{CopyError, CreateError, Expected, Name, OpenError, Options, Owner, Segment, sweep_in};
+use family::{Dir, fork, name};
+
+fn create(dir: &Dir, text: &str) -> Result<Owner<Segment>, CreateError> {
+    Segment::create(&name(text), 64, &dir.options())
+}
+
+fn open(dir: &Dir, text: &str) -> Result<crosslane_shm::Attached<Segment>, OpenError> {
+    Segment::open(&name(text), &Expected::bytes(), &dir.options())
+}
+
+/// A child that created `text`, wrote `mark` into it, and was killed.
+fn leftover(dir: &Dir, text: &str, mark: &[u8; 8]) {
+    let mut child = fork(|parent| {
+        let owner = create(dir, text).unwrap();
+        owner.copy_in(0, mark).unwrap();
+        parent.tell(0);
+        parent.forever();
+    });
+    child.hear();
+    child.kill();
+    assert!(dir.file(&name(text)).exists());
+}
+
+fn mark(segment: &Segment) -> [u8; 8] {
+    let mut seen = [0; 8];
+    segment.copy_out(0, &mut seen).unwrap();
+    seen
+}
+
+#[test]
+fn dropping_the_owner_removes_the_name_and_users_go_on() {
+    let dir = Dir::new();
+    let owner = create(&dir, "s").unwrap();
+    let attached = open(&dir, "s").unwrap();
+    assert_eq!(attached.name(), owner.name());
+    drop(owner);
+    assert_eq!(open(&dir, "s").unwrap_err(), OpenError::NotFound);
+    attached.copy_in(8, b"go on...").unwrap();
+}
+
+#[test]
+fn an_attachers_end_never_removes_the_name() {
+    let dir = Dir::new();
+    let owner = create(&dir, "s").unwrap();
+    drop(open(&dir, "s").unwrap());
+    fork(|_| drop(open(&dir, "s").unwrap())).join();
+    let mut child = fork(|parent| {
+        let _attached = open(&dir, "s").unwrap();
+        parent.tell(0);
+        parent.forever();
+    });
+    child.hear();
+    child.kill();
+    assert_eq!(dir.names(), ["s"]);
+    drop(owner);
+}
+
+#[test]
+fn an_inherited_owner_dropped_in_a_fork_child_removes_nothing() {
+    let dir = Dir::new();
+    let owner = create(&dir, "s").unwrap();
+    let mut slot = Some(owner);
+    fork(|_| drop(slot.take())).join();
+    assert_eq!(dir.names(), ["s"]);
+    assert!(slot.is_some());
+}
+
+#[test]
+fn a_living_name_is_in_use_and_says_by_whom() {
+    let dir = Dir::new();
+    let _owner = create(&dir, "s").unwrap();
+    let expected = CreateError::NameInUse { creator: Some(std::process::id()) };
+    assert_eq!(create(&dir, "s").unwrap_err(), expected);
+    fork(|_| assert_eq!(create(&dir, "s").unwrap_err(), expected)).join();
+}
+
+#[test]
+fn of_100_racing_creators_one_wins_and_the_others_see_the_name_in_use() {
+    let dir = Dir::new();
+    for has_leftover in [false, true] {
+        if has_leftover {
+            leftover(&dir, "race", b"leftover");
+        }
+        let mut children: Vec<_> = (0..100)
+            .map(|_| {
+                fork(|parent| {
+                    parent.hear();
+                    let result = create(&dir, "race");
+                    parent.tell(match &result {
+                        Ok(_) => 1,
+                        Err(CreateError::NameInUse { .. }) => 0,
+                        Err(error) => panic!("{error}"),
+                    });
+                    // The winner's name stays until all have tried.
+                    parent.hear();
+                })
+            })
+            .collect();
+        children.iter_mut().for_each(|child| child.tell(0));
+        let winners: u32 = children.iter_mut().map(family::Child::hear).sum();
+        assert_eq!(winners, 1);
+        let segment = open(&dir, "race").unwrap();
+        assert_eq!(mark(&segment), [0; 8], "the leftover itself");
+        drop(segment);
+        children.iter_mut().for_each(|child| child.tell(0));
+        children.into_iter().for_each(family::Child::join);
+        assert!(dir.names().is_empty());
+    }
+}
+
+#[test]
+fn an_opener_sees_a_whole_segment_or_none_while_the_name_comes_and_goes() {
+    let dir = Dir::new();
+    let mut child = fork(|parent| {
+        let mut opened = 0;
+        loop {
+            match open(&dir, "s") {
+                Ok(segment) => {
+                    assert_eq!(&mark(&segment), b"whole!!!");
+                    opened += 1;
+                }
+                Err(OpenError::NotFound) => {}
+                Err(error) => panic!("{error}"),
+            }
+            if open(&dir, "stop").is_ok() {
+                parent.tell(opened);
+                return;
+            }
+        }
+    });
+    let content = crosslane_shm::Content::bytes(64);
+    for _ in 0..3000 {
+        let owner = Segment::create_with(&name("s"), content, &dir.options(), |memory, _| {
+            // SAFETY: new memory of 64 bytes.
+            unsafe { memory.cast::<[u8; 8]>().write(*b"whole!!!") };
+            Ok(())
+        });
+        // The opener may be the only user of a name whose owner could not wait for it.
+        match owner {
+            Ok(owner) => drop(owner),
+            Err(CreateError::NameInUse { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let stop = create(&dir, "stop").unwrap();
+    assert!(child.hear() > 0);
+    child.join();
+    drop(stop);
+    drop(sweep_in(dir.path()).unwrap());
+}
+
+#[test]
+fn creating_over_a_dead_leftover_works_and_starts_afresh() {
+    let dir = Dir::new();
+    leftover(&dir, "s", b"leftover");
+    let owner = create(&dir, "s").unwrap();
+    assert_eq!(mark(&owner), [0; 8]);
+}
+
+#[test]
+fn a_leftover_can_be_opened_until_it_is_swept() {
+    let dir = Dir::new();
+    leftover(&dir, "s", b"leftover");
+    let attached = open(&dir, "s").unwrap();
+    assert_eq!(&mark(&attached), b"leftover");
+    assert!(matches!(create(&dir, "s").unwrap_err(), CreateError::NameInUse { creator: Some(_) }));
+    let swept = sweep_in(dir.path()).unwrap();
+    assert_eq!((swept.removed.len(), swept.kept), (0, vec![name("s")]));
+    drop(attached);
+    assert_eq!(sweep_in(dir.path()).unwrap().removed, [name("s")]);
+}
+
+#[test]
+fn a_sweep_takes_the_dead_and_leaves_the_living_the_read_only_and_the_foreign() {
+    let dir = Dir::new();
+    for text in ["dead.1", "dead.2", "read"] {
+        leftover(&dir, text, b"leftover");
+    }
+    let living = create(&dir, "living").unwrap();
+    fs::write(dir.path().join("foreign"), [7; 5000]).unwrap();
+    fs::write(dir.path().join("empty"), []).unwrap();
+    symlink("/dev/null", dir.path().join("link")).unwrap();
+    fs::create_dir(dir.path().join("directory")).unwrap();
+    let mut reader = fork(|parent| {
+        let options = dir.options().read_only(true);
+        let segment = Segment::open(&name("read"), &Expected::bytes(), &options).unwrap();
+        assert!(segment.env().is_none());
+        assert_eq!(segment.copy_in(0, b"refused!"), Err(CopyError::ReadOnly));
+        assert_eq!(&mark(&segment), b"leftover");
+        parent.tell(0);
+        parent.forever();
+    });
+    reader.hear();
+    let mut swept = sweep_in(dir.path()).unwrap();
+    swept.removed.sort();
+    swept.kept.sort();
+    assert_eq!(swept.removed, [name("dead.1"), name("dead.2")]);
+    assert_eq!(swept.kept, [name("living"), name("read")]);
+    assert!(swept.errors.is_empty());
+    reader.kill();
+    assert_eq!(sweep_in(dir.path()).unwrap().removed, [name("read")]);
+    assert_eq!(create(&dir, "foreign").unwrap_err(), CreateError::NameInUse { creator: None });
+    assert_eq!(create(&dir, "link").unwrap_err(), CreateError::NameInUse { creator: None });
+    assert_eq!(create(&dir, "directory").unwrap_err(), CreateError::NameInUse { creator: None });
+    for text in ["foreign", "empty", "link"] {
+        fs::remove_file(dir.path().join(text)).unwrap();
+    }
+    fs::remove_dir(dir.path().join("directory")).unwrap();
+    drop(living);
+}
+
+#[test]
+fn an_owner_does_not_remove_a_name_that_has_come_to_lead_elsewhere() {
+    let dir = Dir::new();
+    let first = create(&dir, "s").unwrap();
+    // Somebody else removes the name by hand and creates it anew.
+    fs::remove_file(dir.file(&name("s"))).unwrap();
+    let second = create(&dir, "s").unwrap();
+    drop(first);
+    assert_eq!(dir.names(), ["s"]);
+    assert!(open(&dir, "s").is_ok());
+    drop(second);
+}
+
+#[test]
+fn names_that_are_created_dropped_and_swept_at_once_are_never_lost_and_never_stay() {
+    let dir = Dir::new();
+    let mut sweeper = fork(|parent| {
+        parent.tell(0);
+        while open(&dir, "stop").is_err() {
+            let swept = sweep_in(dir.path()).unwrap();
+            assert!(swept.removed.is_empty(), "a living segment was swept: {:?}", swept.removed);
+            assert!(swept.errors.is_empty(), "{:?}", swept.errors);
+        }
+    });
+    sweeper.hear();
+    for _ in 0..3000 {
+        let owner = create(&dir, "s").unwrap();
+        let same = open(&dir, "s").unwrap();
+        assert_eq!(same.header().segment_id, owner.header().segment_id);
+    }
+    let stop = create(&dir, "stop").unwrap();
+    sweeper.join();
+    drop(stop);
+}
+
+#[test]
+fn a_kept_name_stays_until_the_last_user_is_gone_and_somebody_sweeps() {
+    let dir = Dir::new();
+    let attached = create(&dir, "s").unwrap().keep();
+    assert!(sweep_in(dir.path()).unwrap().removed.is_empty());
+    drop(attached);
+    assert_eq!(dir.names(), ["s"]);
+    assert_eq!(sweep_in(dir.path()).unwrap().removed, [name("s")]);
+}
+
+#[test]
+fn a_stopped_opener_makes_a_creator_say_in_use_and_not_wait_for_ever() {
+    let dir = Dir::new();
+    leftover(&dir, "s", b"leftover");
+    let mut child = fork(|parent| {
+        let file = fs::File::open(dir.file(&name("s"))).unwrap();
+        // What an opener that is stopped between locking the takeover byte and taking its lease holds.
+        // SAFETY: all zero is a valid `flock`.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = libc::F_RDLCK.try_into().unwrap();
+        lock.l_start = (1 << 30) + 1025;
+        lock.l_len = 1;
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+        // SAFETY: `lock` is a valid `flock`.
+        assert_eq!(unsafe { libc::fcntl(fd, libc::F_OFD_SETLK, &raw const lock) }, 0);
+        parent.tell(0);
+        parent.forever();
+    });
+    child.hear();
+    let options = dir.options().open_timeout(Duration::from_millis(20));
+    let refused = Segment::create(&name("s"), 64, &options).unwrap_err();
+    assert!(matches!(refused, CreateError::NameInUse { creator: Some(_) }), "{refused}");
+    assert_eq!(sweep_in(dir.path()).unwrap().kept, [name("s")]);
+    // Another opener shares the byte.
+    drop(Segment::open(&name("s"), &Expected::bytes(), &options).unwrap());
+    child.kill();
+    drop(Segment::create(&name("s"), 64, &options).unwrap());
+}
+
+#[test]
+fn modes_are_taken_as_they_are_and_permissions_are_reported() {
+    let dir = Dir::new();
+    let mode = |text: &str| fs::metadata(dir.file(&name(text))).unwrap().permissions().mode() & 0o777;
+    let private = create(&dir, "private").unwrap();
+    let shared = Segment::create(&name("shared"), 64, &dir.options().mode(0o666)).unwrap();
+    assert_eq!((mode("private"), mode("shared")), (0o600, 0o666));
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // SAFETY: takes no memory.
+    if unsafe { libc::geteuid() } == 0 {
+        fork(|_| {
+            // SAFETY: takes no memory; the child gives up root.
+            assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
+            assert!(matches!(create(&dir, "mine").unwrap_err(), CreateError::PermissionDenied(_)));
+            assert!(open(&dir, "shared").is_ok());
+            assert!(matches!(open(&dir, "private").unwrap_err(), OpenError::PermissionDenied(_)));
+            let swept = sweep_in(dir.path()).unwrap();
+            assert_eq!((swept.removed.len(), swept.kept, swept.errors.len()), (0, vec![name("shared")], 0));
+        })
+        .join();
+    } else {
+        println!("skipped: another user's view needs root");
+    }
+    drop((private, shared));
+}
+
+#[test]
+fn opening_nothing_is_not_found_and_a_bad_directory_is_an_error() {
+    let dir = Dir::new();
+    assert_eq!(open(&dir, "nothing").unwrap_err(), OpenError::NotFound);
+    let options = Options::new().directory(dir.path().join("nowhere"));
+    let error = Segment::create(&name("s"), 64, &options).unwrap_err();
+    assert!(matches!(error, CreateError::Os(os) if os.errno == libc::ENOENT), "{error}");
+    assert!(sweep_in(dir.path().join("nowhere")).is_err());
+}
+
+#[test]
+fn copies_stay_inside_the_object() {
+    let dir = Dir::new();
+    let owner = create(&dir, "s").unwrap();
+    let out_of_bounds = |end| Err(CopyError::OutOfBounds { end, len_bytes: 64 });
+    assert_eq!(owner.copy_in(56, &[1; 8]), Ok(()));
+    assert_eq!(owner.copy_in(64, &[1; 8]), out_of_bounds(72));
+    assert_eq!(owner.copy_out(u64::MAX, &mut [0; 8]), out_of_bounds(u64::MAX));
+    assert_eq!(owner.copy_out(4, &mut [0; 8]), Err(CopyError::Unaligned));
+    assert_eq!(owner.copy_out(0, &mut [0; 7]), Err(CopyError::Unaligned));
+}
+
+#[test]
+fn random_names_in_the_default_directory_leave_nothing() {
+    let random = Name::random();
+    let owner = Segment::create(&random, 64, &Options::new()).unwrap();
+    assert!(fs::exists(format!("/dev/shm/{random}")).unwrap());
+    drop(owner);
+    assert!(!fs::exists(format!("/dev/shm/{random}")).unwrap());
+}
