@@ -7,7 +7,6 @@ use core::time::Duration;
 use crosslane_core::mutex::{Acquired, LockError, LockWord};
 use crosslane_core::{Liveness, OwnerId, Wait};
 use crosslane_tests::futex::{futex_wait, futex_wake};
-use crosslane_tests::told::Told;
 
 /// What a deposit adds to both balances.
 pub(crate) const DEPOSIT: u64 = 5;
@@ -15,9 +14,9 @@ pub(crate) const DEPOSIT: u64 = 5;
 /// A lock in shared memory. All zero is free.
 pub(crate) trait Lock {
     /// Takes it, waiting at most for `timeout`.
-    fn lock(&self, env: &Told<'_>, timeout: Duration) -> Result<Acquired, String>;
+    fn lock<E: Wait + Liveness>(&self, env: &E, timeout: Duration) -> Result<Acquired, String>;
     /// Gives it up.
-    fn unlock(&self, env: &Told<'_>);
+    fn unlock<E: Wait + Liveness>(&self, env: &E);
     /// Whether the balances are repaired after a dead owner.
     const REPAIRS: bool = true;
 }
@@ -36,7 +35,7 @@ pub(crate) struct Account<L> {
 
 impl<L: Lock> Account<L> {
     /// Takes the lock, repairs what a dead owner left, and opens a transaction.
-    pub(crate) fn begin(&self, env: &Told<'_>, timeout: Duration) -> Result<(), String> {
+    pub(crate) fn begin<E: Wait + Liveness>(&self, env: &E, timeout: Duration) -> Result<(), String> {
         let acquired = self.lock.lock(env, timeout)?;
         if acquired == Acquired::OwnerDied && L::REPAIRS {
             self.repair();
@@ -50,7 +49,7 @@ impl<L: Lock> Account<L> {
     }
 
     /// Deposits and unlocks.
-    pub(crate) fn finish(&self, env: &Told<'_>) {
+    pub(crate) fn finish<E: Wait + Liveness>(&self, env: &E) {
         self.left.store(self.left.load(SeqCst) + DEPOSIT, SeqCst);
         self.right.store(self.right.load(SeqCst) + DEPOSIT, SeqCst);
         self.undo.store(0, SeqCst);
@@ -59,7 +58,7 @@ impl<L: Lock> Account<L> {
     }
 
     /// A whole transaction.
-    pub(crate) fn deposit(&self, env: &Told<'_>, timeout: Duration) -> Result<(), String> {
+    pub(crate) fn deposit<E: Wait + Liveness>(&self, env: &E, timeout: Duration) -> Result<(), String> {
         self.begin(env, timeout)?;
         self.finish(env);
         Ok(())
@@ -91,10 +90,10 @@ impl<L: Lock> Account<L> {
 }
 
 impl Lock for LockWord {
-    fn lock(&self, env: &Told<'_>, timeout: Duration) -> Result<Acquired, String> {
+    fn lock<E: Wait + Liveness>(&self, env: &E, timeout: Duration) -> Result<Acquired, String> {
         LockWord::lock(self, env, env.after(timeout)).map_err(|error: LockError| error.to_string())
     }
-    fn unlock(&self, env: &Told<'_>) {
+    fn unlock<E: Wait + Liveness>(&self, env: &E) {
         LockWord::unlock(self, env, false);
     }
 }
@@ -105,10 +104,10 @@ impl Lock for LockWord {
 pub(crate) struct Forgetful(LockWord);
 
 impl Lock for Forgetful {
-    fn lock(&self, env: &Told<'_>, timeout: Duration) -> Result<Acquired, String> {
+    fn lock<E: Wait + Liveness>(&self, env: &E, timeout: Duration) -> Result<Acquired, String> {
         Lock::lock(&self.0, env, timeout)
     }
-    fn unlock(&self, env: &Told<'_>) {
+    fn unlock<E: Wait + Liveness>(&self, env: &E) {
         Lock::unlock(&self.0, env);
     }
     const REPAIRS: bool = false;
@@ -120,7 +119,7 @@ impl Lock for Forgetful {
 pub(crate) struct Ownerless(AtomicU32);
 
 impl Lock for Ownerless {
-    fn lock(&self, env: &Told<'_>, timeout: Duration) -> Result<Acquired, String> {
+    fn lock<E: Wait + Liveness>(&self, env: &E, timeout: Duration) -> Result<Acquired, String> {
         let deadline = env.after(timeout);
         while self.0.compare_exchange(0, 1, SeqCst, SeqCst).is_err() {
             if env.park(&self.0, 1, crosslane_core::Slice::Owner, deadline) == crosslane_core::Parked::Expired {
@@ -129,7 +128,7 @@ impl Lock for Ownerless {
         }
         Ok(Acquired::Clean)
     }
-    fn unlock(&self, env: &Told<'_>) {
+    fn unlock<E: Wait + Liveness>(&self, env: &E) {
         self.0.store(0, SeqCst);
         env.wake(&self.0, 1);
     }
@@ -145,7 +144,7 @@ pub(crate) struct Unsliced {
 }
 
 impl Lock for Unsliced {
-    fn lock(&self, env: &Told<'_>, timeout: Duration) -> Result<Acquired, String> {
+    fn lock<E: Wait + Liveness>(&self, env: &E, timeout: Duration) -> Result<Acquired, String> {
         let me = me(env);
         loop {
             let seen = match self.word.compare_exchange(0, me, SeqCst, SeqCst) {
@@ -160,7 +159,7 @@ impl Lock for Unsliced {
             self.waiters.fetch_sub(1, SeqCst);
         }
     }
-    fn unlock(&self, _: &Told<'_>) {
+    fn unlock<E: Wait + Liveness>(&self, _: &E) {
         self.word.store(0, SeqCst);
         if self.waiters.load(SeqCst) > 0 {
             futex_wake(&self.word, 1);
@@ -174,7 +173,7 @@ impl Lock for Unsliced {
 pub(crate) struct FreesFirst(AtomicU32);
 
 impl Lock for FreesFirst {
-    fn lock(&self, env: &Told<'_>, _: Duration) -> Result<Acquired, String> {
+    fn lock<E: Wait + Liveness>(&self, env: &E, _: Duration) -> Result<Acquired, String> {
         let mut died = false;
         loop {
             match self.0.compare_exchange(0, me(env), SeqCst, SeqCst) {
@@ -188,7 +187,7 @@ impl Lock for FreesFirst {
             }
         }
     }
-    fn unlock(&self, _: &Told<'_>) {
+    fn unlock<E: Wait + Liveness>(&self, _: &E) {
         self.0.store(0, SeqCst);
     }
 }
@@ -199,7 +198,7 @@ impl Lock for FreesFirst {
 pub(crate) struct PlainTakeover(AtomicU32);
 
 impl Lock for PlainTakeover {
-    fn lock(&self, env: &Told<'_>, _: Duration) -> Result<Acquired, String> {
+    fn lock<E: Wait + Liveness>(&self, env: &E, _: Duration) -> Result<Acquired, String> {
         match self.0.compare_exchange(0, me(env), SeqCst, SeqCst) {
             Ok(_) => Ok(Acquired::Clean),
             Err(seen) if is_dead(env, seen) => {
@@ -209,15 +208,15 @@ impl Lock for PlainTakeover {
             Err(_) => Err("held".into()),
         }
     }
-    fn unlock(&self, _: &Told<'_>) {
+    fn unlock<E: Wait + Liveness>(&self, _: &E) {
         self.0.store(0, SeqCst);
     }
 }
 
-fn me(env: &Told<'_>) -> u32 {
+fn me(env: &impl Liveness) -> u32 {
     env.me().map_or(0, OwnerId::to_word)
 }
 
-fn is_dead(env: &Told<'_>, word: u32) -> bool {
+fn is_dead(env: &impl Liveness, word: u32) -> bool {
     OwnerId::from_word(word).is_some_and(|owner| env.is_dead(owner))
 }

@@ -1,7 +1,12 @@
 //! Who is who in a scene, and how each comes by its surroundings.
 
+use core::time::Duration;
+
 use crosslane_core::{Liveness, Wait};
+use crosslane_shm::{Env, Options, Segment};
+use crosslane_tests::child::{Child, End, die};
 use crosslane_tests::mapping::Mapping;
+use crosslane_tests::sweep::Role;
 use crosslane_tests::told::{Graveyard, Told, owner};
 
 /// Somebody who died before the scene begins.
@@ -16,7 +21,7 @@ pub(crate) const COMPANION: u32 = 3;
 /// Gives a scene's processes their surroundings.
 pub(crate) trait Cast: Copy {
     /// What an end or a lock is handed.
-    type Env: Wait + Liveness;
+    type Env: Wait + Liveness + Clone;
     /// Surroundings for `who`; called in the process that plays it.
     fn join(self, who: u32) -> Self::Env;
     /// Somebody does `deed` and is dead before this returns.
@@ -51,5 +56,53 @@ impl<'a> Cast for ToldCast<'a> {
 
     fn bury_victim(self) {
         self.0.bury(owner(VICTIM));
+    }
+}
+
+/// The lease domain of a case: an anonymous segment, which is joined anew by each process.
+#[derive(Debug)]
+pub(crate) struct LeasedHome {
+    segment: Segment,
+    reaps: bool,
+}
+
+impl LeasedHome {
+    /// The driver joins. It looks who has died as a parent does, unless there are companions, who must find out alone.
+    pub(crate) fn new(role: Role) -> Self {
+        let segment = Segment::anonymous(64, &Options::new()).expect("a small segment");
+        Self { segment, reaps: matches!(role, Role::Alone | Role::Asleep | Role::JustWoken) }
+    }
+
+    /// The cast of one scene.
+    pub(crate) fn cast(&self) -> LeasedCast<'_> {
+        LeasedCast(self)
+    }
+}
+
+/// A cast whose lives and deaths are leases.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeasedCast<'a>(&'a LeasedHome);
+
+impl Cast for LeasedCast<'_> {
+    type Env = Env;
+
+    fn join(self, _: u32) -> Env {
+        let segment = self.0.segment.rejoin().expect("places are left");
+        segment.env().expect("a member")
+    }
+
+    fn die_after(self, deed: impl FnOnce(&Env)) {
+        let mut child = Child::fork(|| {
+            deed(&self.join(PREDECESSOR));
+            die()
+        });
+        assert_eq!(child.wait(Duration::from_secs(5)), Some(End::Signalled(libc::SIGKILL)), "the predecessor's end");
+    }
+
+    fn bury_victim(self) {
+        if self.0.reaps {
+            let domain = self.0.segment.domain().expect("a member");
+            domain.reap().expect("the driver's own lease is held");
+        }
     }
 }

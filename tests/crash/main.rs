@@ -78,11 +78,14 @@ mod sweep {
 
     pub(crate) fn run() -> ExitCode {
         watchdog::restrain();
+        watchdog::do_not_spin();
         let wanted = Wanted::from_args();
         let mut table = Table::default();
         crate::mutex::run(&wanted, &mut table);
         crate::rings::run(&wanted, &mut table);
         crate::event::run(&wanted, &mut table);
+        crate::mutex::leased(&wanted, &mut table);
+        crate::rings::leased(&wanted, &mut table);
         print!("{}", table.render());
         let (points, pairs) = (table.points("instruction"), table.points("pair"));
         println!("{points} kill points and {pairs} crash pairs of sound cases");

@@ -6,12 +6,12 @@ use crosslane_core::mutex::LockWord;
 use crosslane_tests::mapping::Mapping;
 use crosslane_tests::pairs::{Drama, PairPlan, pairs};
 use crosslane_tests::report::Table;
-use crosslane_tests::sweep::{Plan, Role, Scene, sweep};
+use crosslane_tests::sweep::{Cut, Plan, Role, Scene, sweep};
 use crosslane_tests::told::{Graveyard, Told, owner};
 
 use crate::Wanted;
 use crate::account::{Account, DEPOSIT, Forgetful, FreesFirst, Lock, Ownerless, PlainTakeover, Unsliced};
-use crate::cast::{COMPANION, DRIVER, PREDECESSOR, VICTIM};
+use crate::cast::{COMPANION, Cast, DRIVER, LeasedHome, PREDECESSOR, ToldCast, VICTIM};
 
 /// How long anybody waits for the lock: longer than any deadline of the sweep's, so that a hang shows as one.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,15 +27,11 @@ enum Lying {
     WithTheDead,
 }
 
-#[derive(Debug)]
-#[repr(C)]
-struct World<L> {
-    dead: Graveyard,
-    account: Account<L>,
-}
-
-struct Play<'a, L> {
-    world: &'a World<L>,
+struct Play<'a, K: Cast, L> {
+    account: &'a Account<L>,
+    cast: K,
+    driver: K::Env,
+    victim: Option<K::Env>,
     lying: Lying,
     companions: u64,
     patience: Duration,
@@ -43,80 +39,73 @@ struct Play<'a, L> {
     interrupted: bool,
 }
 
-impl<'a, L: Lock> Play<'a, L> {
-    fn new(mapping: &'a Mapping, lying: Lying, role: Role) -> Self {
+impl<'a, K: Cast, L: Lock> Play<'a, K, L> {
+    fn new(mapping: &'a Mapping, cast: K, lying: Lying, role: Role) -> Self {
         mapping.clear();
         // SAFETY: only atomic integers: every bit pattern is one.
-        let world: &World<L> = unsafe { mapping.at(0) };
+        let account: &Account<L> = unsafe { mapping.at(0) };
         let companions = match role {
             Role::PeersAsleep(count) => count as u64,
             Role::SecondWaiter => 1,
             _ => 0,
         };
-        let driver_holds = lying == Lying::WithDriver;
-        let play = Self { world, lying, companions, patience: PATIENCE, driver_holds, interrupted: false };
+        let driver = cast.join(DRIVER);
         match lying {
             Lying::Free | Lying::WithVictim => {}
-            Lying::WithDriver => play.world.account.begin(&play.env(DRIVER), PATIENCE).expect("a free lock"),
-            Lying::WithTheDead => {
-                play.world.account.begin(&play.env(PREDECESSOR), PATIENCE).expect("a free lock");
-                play.world.account.tear();
-                play.world.dead.bury(owner(PREDECESSOR));
-            }
+            Lying::WithDriver => account.begin(&driver, PATIENCE).expect("a free lock"),
+            Lying::WithTheDead => cast.die_after(|env| {
+                account.begin(env, PATIENCE).expect("a free lock");
+                account.tear();
+            }),
         }
-        play
-    }
-
-    fn env(&self, who: u32) -> Told<'a> {
-        Told::new(who, &self.world.dead)
-    }
-
-    fn deposit(&self, who: u32, patience: Duration) -> Result<(), String> {
-        self.world.account.deposit(&self.env(who), patience)
+        let driver_holds = lying == Lying::WithDriver;
+        let (patience, interrupted) = (PATIENCE, false);
+        Self { account, cast, driver, victim: None, lying, companions, patience, driver_holds, interrupted }
     }
 }
 
-impl<L: Lock> Scene for Play<'_, L> {
+impl<K: Cast, L: Lock> Scene for Play<'_, K, L> {
     fn prepare(&mut self) {
+        let victim = self.victim.insert(self.cast.join(VICTIM));
         if self.lying == Lying::WithVictim {
-            self.world.account.begin(&self.env(VICTIM), PATIENCE).expect("a free lock");
+            self.account.begin(victim, PATIENCE).expect("a free lock");
         }
     }
 
     fn operate(&mut self) {
-        let env = self.env(VICTIM);
+        let Some(victim) = &self.victim else { return };
         if self.lying == Lying::WithVictim {
-            self.world.account.finish(&env);
+            self.account.finish(victim);
         } else {
-            let _ = self.world.account.deposit(&env, self.patience);
+            let _ = self.account.deposit(victim, self.patience);
         }
     }
 
     fn companion(&mut self, who: usize) -> Result<(), String> {
-        self.deposit(COMPANION + u32::try_from(who).unwrap_or(0), PATIENCE)
+        self.account.deposit(&self.cast.join(COMPANION + u32::try_from(who).unwrap_or(0)), PATIENCE)
     }
 
     fn rouse(&mut self) {
         self.driver_holds = false;
-        self.world.account.finish(&self.env(DRIVER));
+        self.account.finish(&self.driver);
     }
 
     fn interlude(&mut self) -> Result<(), String> {
         // Held by the paused victim: no false death. Otherwise the driver has it while the victim goes on.
-        self.interrupted = self.world.account.begin(&self.env(DRIVER), Duration::ZERO).is_ok();
+        self.interrupted = self.account.begin(&self.driver, Duration::ZERO).is_ok();
         Ok(())
     }
 
     fn reap(&mut self) {
-        self.world.dead.bury(owner(VICTIM));
+        self.cast.bury_victim();
     }
 
     fn survive(&mut self, completed: bool) -> Result<(), String> {
         if self.driver_holds || self.interrupted {
-            self.world.account.finish(&self.env(DRIVER));
+            self.account.finish(&self.driver);
         }
-        self.deposit(DRIVER, SURVIVOR)?;
-        let balance = self.world.account.audit()?;
+        self.account.deposit(&self.driver, SURVIVOR)?;
+        let balance = self.account.audit()?;
         let by_driver = self.interrupted || self.lying == Lying::WithDriver;
         let by_victim = completed && !self.interrupted;
         let sure = 1 + self.companions + u64::from(by_driver) + u64::from(by_victim);
@@ -162,9 +151,39 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
 
 fn play<L: Lock>(wanted: &Wanted, table: &mut Table, plan: &Plan, lying: Lying, patience: Duration) {
     if wanted.is(plan.name) {
-        let mapping = Mapping::new(size_of::<World<L>>());
-        let make = || Play::<L> { patience, ..Play::new(&mapping, lying, plan.role) };
-        table.add(sweep(plan, wanted.effort, make));
+        let graves = Mapping::new(size_of::<Graveyard>());
+        cast_with::<L, _>(wanted, table, plan, lying, patience, || ToldCast::new(&graves));
+    }
+}
+
+fn cast_with<L: Lock, K: Cast>(
+    wanted: &Wanted,
+    table: &mut Table,
+    plan: &Plan,
+    lying: Lying,
+    patience: Duration,
+    mut cast: impl FnMut() -> K,
+) {
+    let mapping = Mapping::new(size_of::<Account<L>>());
+    let make = || Play::<K, L> { patience, ..Play::new(&mapping, cast(), lying, plan.role) };
+    table.add(sweep(plan, wanted.effort, make));
+}
+
+/// The lock word in every role, by leases: who is dead is what the kernel says.
+pub(crate) fn leased(wanted: &Wanted, table: &mut Table) {
+    let cases = [
+        (Plan::new("leased: transaction", 60), Lying::Free),
+        (Plan::new("leased: unlock", 20).role(Role::PeersAsleep(1)), Lying::WithVictim),
+        (Plan::new("leased: lock", 60).role(Role::Asleep), Lying::WithDriver),
+        (Plan::new("leased: lock", 30).role(Role::JustWoken), Lying::WithDriver),
+        (Plan::new("leased: lock", 30).role(Role::SecondWaiter), Lying::WithDriver),
+        (Plan::new("leased: takeover", 80).cut(Cut::Edges { stride: 5 }), Lying::WithTheDead),
+    ];
+    for (plan, lying) in cases {
+        if wanted.is(plan.name) {
+            let home = LeasedHome::new(plan.role);
+            cast_with::<LockWord, _>(wanted, table, &plan, lying, PATIENCE, || home.cast());
+        }
     }
 }
 

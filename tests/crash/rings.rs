@@ -10,7 +10,7 @@ use crosslane_tests::sweep::{Plan, Role, Scene, sweep};
 use crosslane_tests::told::{Graveyard, Told, owner};
 
 use crate::Wanted;
-use crate::cast::{COMPANION, Cast, DRIVER, PREDECESSOR, ToldCast, VICTIM};
+use crate::cast::{COMPANION, Cast, DRIVER, LeasedHome, PREDECESSOR, ToldCast, VICTIM};
 use crate::channel::{
     CLOSE_FIRST, Channel, INDEX_FIRST, Record, RecordPieces, SKIPS, SOUND, Spsc, SpscLoans, Stop, Toy,
 };
@@ -89,6 +89,7 @@ struct Play<'m, K: Cast, R: Channel<'m>> {
     cast: K,
     part: Part,
     notes: &'m Notes,
+    victim: Option<K::Env>,
     producer: Option<R::Producer<K::Env>>,
     consumer: Option<R::Consumer<K::Env>>,
 }
@@ -105,7 +106,7 @@ impl<'m, K: Cast, R: Channel<'m>> Play<'m, K, R> {
         let notes: &Notes = unsafe { notes.at(0) };
         let companions = if let Role::PeersAsleep(count) = role { count } else { 0 };
         let ring = R::make(memory);
-        let mut play = Self { ring, cast, part, notes, producer: None, consumer: None };
+        let mut play = Self { ring, cast, part, notes, victim: None, producer: None, consumer: None };
         // Positions that are not the first lap's.
         let mut producer = must(ring.producer(cast.join(DRIVER)));
         let mut consumer = must(ring.consumer(cast.join(DRIVER)));
@@ -129,12 +130,12 @@ impl<'m, K: Cast, R: Channel<'m>> Play<'m, K, R> {
             drop(consumer);
         }
         match part {
-            Part::ClaimProducer => cast.die_after(|_| {
-                // The end is closed; somebody claims it and dies with it.
-                core::mem::forget(must(ring.producer(play.predecessor())));
+            // The end is closed; somebody claims it and dies with it.
+            Part::ClaimProducer => cast.die_after(|env| {
+                core::mem::forget(must(ring.producer(env.clone())));
             }),
-            Part::ClaimConsumer => cast.die_after(|_| {
-                let mut consumer = must(ring.consumer(play.predecessor()));
+            Part::ClaimConsumer => cast.die_after(|env| {
+                let mut consumer = must(ring.consumer(env.clone()));
                 must(R::pop(&mut consumer));
                 core::mem::forget(consumer);
             }),
@@ -144,10 +145,6 @@ impl<'m, K: Cast, R: Channel<'m>> Play<'m, K, R> {
             play.notes.popped.store(1, SeqCst);
         }
         play
-    }
-
-    fn predecessor(&self) -> K::Env {
-        self.cast.join(PREDECESSOR)
     }
 
     /// The producer is dead or has ended: everything that it published comes, in order, then word of its end.
@@ -264,7 +261,7 @@ impl<'m, K: Cast, R: Channel<'m>> Scene for Play<'m, K, R> {
     fn prepare(&mut self) {
         let env = self.cast.join(VICTIM);
         match self.part {
-            Part::ClaimProducer | Part::ClaimConsumer => {}
+            Part::ClaimProducer | Part::ClaimConsumer => self.victim = Some(env),
             part if part.produces() => self.producer = Some(must(self.ring.producer(env))),
             _ => self.consumer = Some(must(self.ring.consumer(env))),
         }
@@ -272,13 +269,14 @@ impl<'m, K: Cast, R: Channel<'m>> Scene for Play<'m, K, R> {
 
     fn operate(&mut self) {
         let item = self.part.before(R::ROOM);
+        let mut claimant = || self.victim.take().expect("prepared");
         let done = match (self.part, &mut self.producer, &mut self.consumer) {
             (Part::Push, Some(producer), _) => R::push(producer, item),
             (Part::PushTwo, Some(producer), _) => R::push_two(producer, item),
             (Part::PushWait, Some(producer), _) => R::push_wait(producer, item, PATIENCE),
             (Part::Finish, producer, _) => producer.take().map_or(Ok(()), |producer| R::finish(producer, item)),
             (Part::ClaimProducer, producer, _) => {
-                let mut end = must(self.ring.producer(self.cast.join(VICTIM)));
+                let mut end = must(self.ring.producer(claimant()));
                 let done = R::push(&mut end, item);
                 *producer = Some(end);
                 done
@@ -291,7 +289,7 @@ impl<'m, K: Cast, R: Channel<'m>> Scene for Play<'m, K, R> {
                 Ok(())
             }
             (Part::ClaimConsumer, _, consumer) => {
-                let mut end = must(self.ring.consumer(self.cast.join(VICTIM)));
+                let mut end = must(self.ring.consumer(claimant()));
                 let done = R::pop(&mut end).map(|_| ());
                 *consumer = Some(end);
                 done
@@ -395,6 +393,46 @@ fn play<'m, R: Channel<'m>>(
         let graves = Mapping::new(size_of::<Graveyard>());
         let make = || Play::<'m, _, R>::new(memory, notes, ToldCast::new(&graves), part, plan.role);
         table.add(sweep(plan, wanted.effort, make));
+    }
+}
+
+/// Both rings by leases: who is dead is what the kernel says.
+pub(crate) fn leased(wanted: &Wanted, table: &mut Table) {
+    let (memory, notes) = (Mapping::new(2048), Mapping::new(size_of::<Notes>()));
+    use Role::{Alone, JustWoken, PeersAsleep};
+    let cases = [
+        (Part::Push, PeersAsleep(1)),
+        (Part::PushWait, JustWoken),
+        (Part::ClaimProducer, Alone),
+        (Part::Finish, PeersAsleep(1)),
+        (Part::Pop, PeersAsleep(1)),
+        (Part::PopWait, JustWoken),
+        (Part::ClaimConsumer, Alone),
+    ];
+    for (part, role) in cases {
+        leased_play::<Spsc<'_>>(wanted, table, &memory, &notes, "spsc", part, role);
+        // Who sleeps behind whom is the same code in both.
+        if role != PeersAsleep(1) {
+            leased_play::<Record<'_>>(wanted, table, &memory, &notes, "record", part, role);
+        }
+    }
+}
+
+fn leased_play<'m, R: Channel<'m>>(
+    wanted: &Wanted,
+    table: &mut Table,
+    memory: &'m Mapping,
+    notes: &'m Mapping,
+    ring: &str,
+    part: Part,
+    role: Role,
+) {
+    let name = format!("leased {ring}: {}", part.name()).leak();
+    if wanted.is(name) {
+        let home = LeasedHome::new(role);
+        let plan = Plan::new(name, 30).role(role);
+        let make = || Play::<'m, _, R>::new(memory, notes, home.cast(), part, role);
+        table.add(sweep(&plan, wanted.effort, make));
     }
 }
 

@@ -27,6 +27,30 @@ pub fn restrain() {
     assert_ne!(before, libc::SIG_ERR, "signal: {}", io::Error::last_os_error());
 }
 
+/// Lets waits go to sleep at once, here and in children: with one CPU to run on, which the budget is measured and kept
+/// with, nobody spins. A spin is some thousand instructions that show nothing new.
+///
+/// # Panics
+/// If the CPU set cannot be read or set.
+pub fn do_not_spin() {
+    // SAFETY: all zero is an empty set.
+    let (mut all, mut one): (libc::cpu_set_t, libc::cpu_set_t) = unsafe { core::mem::zeroed() };
+    let len = size_of::<libc::cpu_set_t>();
+    // SAFETY: writes a set of `len` bytes.
+    assert_eq!(unsafe { libc::sched_getaffinity(0, len, &mut all) }, 0, "{}", io::Error::last_os_error());
+    let mine = (0..8 * len).find(|cpu| {
+        // SAFETY: reads a bit below the set's size.
+        unsafe { libc::CPU_ISSET(*cpu, &all) }
+    });
+    // SAFETY: writes a bit below the set's size.
+    unsafe { libc::CPU_SET(mine.expect("a CPU to run on"), &mut one) };
+    // SAFETY: reads a set of `len` bytes.
+    assert_eq!(unsafe { libc::sched_setaffinity(0, len, &one) }, 0, "{}", io::Error::last_os_error());
+    assert_eq!(crosslane_sync::spin::budget(), 0, "nobody spins on one CPU");
+    // SAFETY: reads a set of `len` bytes.
+    assert_eq!(unsafe { libc::sched_setaffinity(0, len, &all) }, 0, "{}", io::Error::last_os_error());
+}
+
 /// Fails the process, naming `doing`, unless this is called again within `seconds`; 0 ends the watch.
 pub fn watch(doing: &'static str, seconds: u32) {
     DOING.store(doing.as_ptr().cast_mut(), Ordering::Relaxed);
