@@ -38,8 +38,11 @@ loom::thread_local! {
 
 struct Killed;
 
-/// Threads killed since the last reset.
-static KILLS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+std::thread_local! {
+    /// Threads killed since the last reset. All threads of a model are coroutines of the one that runs it, so models that
+    /// run side by side count apart.
+    static KILLS: Cell<u64> = const { Cell::new(0) };
+}
 
 /// A schedule point; `false` if this thread has been killed and must touch nothing more.
 pub(crate) fn point() -> bool {
@@ -49,7 +52,7 @@ pub(crate) fn point() -> bool {
     if let Some(left) = FUEL.with(Cell::get) {
         if left == 0 {
             DEAD.with(|dead| dead.set(true));
-            KILLS.fetch_add(1, Ordering::Relaxed);
+            KILLS.with(|kills| kills.set(kills.get() + 1));
             std::panic::resume_unwind(Box::new(Killed));
         }
         FUEL.with(|fuel| fuel.set(Some(left - 1)));
@@ -148,9 +151,9 @@ pub fn check_deaths(
     let mut runs = 0;
     for k in 0..deaths {
         let model = model.clone();
-        KILLS.store(0, Ordering::Relaxed);
+        KILLS.with(|kills| kills.set(0));
         runs += explore(preemptions, move || model(k));
-        let killed = KILLS.load(Ordering::Relaxed);
+        let killed = KILLS.with(Cell::get);
         let last = k + 1 == deaths;
         assert!(!last || killed == 0 || mutant().is_some(), "model {name}: death {k} still strikes, raise `deaths`");
         assert!(last || killed > 0 || mutant().is_some(), "model {name}: death {k} strikes nobody, lower `deaths`");

@@ -1,0 +1,126 @@
+//! Every interleaving of participants that claim and close an end, with the owner killed at every access.
+#![cfg(crosslane_loom)]
+
+use crosslane_core::end::{ClaimError, End, EndWord};
+use crosslane_core::model::{Arc, Peers, Process, check, check_deaths, thread, until_killed};
+use crosslane_core::prim::{AtomicU32, Ordering};
+
+/// An end, and one thing that its owner does to the ring, which only the end's edge orders.
+struct World {
+    end: EndWord,
+    done: AtomicU32,
+    peers: Arc<Peers>,
+}
+
+impl World {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { end: EndWord::default(), done: AtomicU32::new(0), peers: Peers::new(3) })
+    }
+
+    fn process(&self, index: u32) -> Process {
+        Process::new(&self.peers, index)
+    }
+
+    fn claim(&self, index: u32) -> Result<(), ClaimError> {
+        self.end.claim(&self.process(index))
+    }
+
+    fn work_and_close(&self, index: u32) {
+        self.done.store(1, Ordering::Relaxed);
+        self.end.close(self.process(index).id());
+    }
+}
+
+#[test]
+fn who_sees_closed_sees_what_the_owner_did() {
+    check("end.closed", None, 18, || {
+        let world = World::new();
+        world.claim(0).unwrap();
+        let owner = {
+            let world = world.clone();
+            thread::spawn(move || world.work_and_close(0))
+        };
+        match world.end.peer() {
+            End::Closed => assert_eq!(world.done.load(Ordering::Relaxed), 1),
+            seen => assert_eq!(seen, End::Owned(world.process(0).id())),
+        }
+        owner.join().unwrap();
+        assert_eq!(world.end.peer(), End::Closed);
+    });
+}
+
+#[test]
+fn a_successor_sees_what_its_predecessor_did() {
+    check("end.succession", None, 30, || {
+        let world = World::new();
+        world.claim(0).unwrap();
+        let owner = {
+            let world = world.clone();
+            thread::spawn(move || world.work_and_close(0))
+        };
+        match world.claim(1) {
+            Ok(()) => assert_eq!(world.done.load(Ordering::Relaxed), 1),
+            Err(error) => assert_eq!(error, ClaimError::EndTaken(world.process(0).id())),
+        }
+        owner.join().unwrap();
+    });
+}
+
+#[test]
+fn a_vacant_end_has_one_claimant() {
+    check("end.claim", None, 50, || {
+        let world = World::new();
+        let other = {
+            let world = world.clone();
+            thread::spawn(move || world.claim(1))
+        };
+        let claims = [world.claim(0), other.join().unwrap()];
+        assert_eq!(claims.iter().filter(|claim| claim.is_ok()).count(), 1, "{claims:?}");
+    });
+}
+
+/// The owner dies before each of its accesses; of two who want to succeed it one does, and only once it is dead or has closed.
+#[test]
+fn a_dead_owner_has_one_successor() {
+    check_deaths("end.dead_owner", Some(2), 6, 2_900, |death| {
+        let world = World::new();
+        let victim = {
+            let world = world.clone();
+            thread::spawn(move || {
+                let me = world.process(0).id();
+                let _ = until_killed(death, || {
+                    if world.claim(0).is_ok() {
+                        assert_eq!(world.end.peer(), End::Owned(me), "nobody takes a living owner's end");
+                        world.work_and_close(0);
+                    }
+                });
+                world.peers.kill(me);
+            })
+        };
+        let other = {
+            let world = world.clone();
+            thread::spawn(move || world.claim(1))
+        };
+        let claims = [world.claim(2), other.join().unwrap()];
+        victim.join().unwrap();
+        match claims.iter().filter(|claim| claim.is_ok()).count() {
+            0 => world.claim(2).unwrap(),
+            n => assert_eq!(n, 1, "{claims:?}"),
+        }
+    });
+}
+
+#[test]
+fn an_end_is_closed_by_its_owner_only() {
+    check("end.close", None, 8, || {
+        let world = World::new();
+        world.claim(0).unwrap();
+        let other = {
+            let world = world.clone();
+            thread::spawn(move || world.end.close(world.process(1).id()))
+        };
+        assert_eq!(world.end.peer(), End::Owned(world.process(0).id()));
+        other.join().unwrap();
+        assert_eq!(world.end.peer(), End::Owned(world.process(0).id()));
+    });
+}

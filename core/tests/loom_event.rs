@@ -1,0 +1,175 @@
+//! Every interleaving of wakers and waiters of an event word, some of them killed at every access.
+#![cfg(crosslane_loom)]
+
+use crosslane_core::event::{EventWord, Slept};
+use crosslane_core::model::{Arc, Peers, Process, check, check_deaths, thread, until_killed};
+use crosslane_core::prim::{AtomicU32, Ordering};
+use crosslane_core::{Slice, Wait, WakeMode};
+
+/// Items without a place: a count that only the event word's fences order.
+struct World {
+    items: AtomicU32,
+    event: EventWord,
+    peers: Arc<Peers>,
+    mode: WakeMode,
+}
+
+impl World {
+    fn new(mode: WakeMode) -> Arc<Self> {
+        Arc::new(Self { items: AtomicU32::new(0), event: EventWord::new(), peers: Peers::new(3), mode })
+    }
+
+    fn process(&self, index: u32) -> Process {
+        let process = Process::new(&self.peers, index);
+        if self.mode == WakeMode::Asymmetric { process.asymmetric() } else { process }
+    }
+
+    fn publish(&self, process: &Process) {
+        self.items.fetch_add(1, Ordering::Relaxed);
+        self.event.wake(1, self.mode, process);
+    }
+
+    fn look(&self) -> bool {
+        self.items.load(Ordering::Relaxed) != 0
+    }
+
+    fn take(&self) -> bool {
+        let mut items = self.items.load(Ordering::Relaxed);
+        while items != 0 {
+            match self.items.compare_exchange(items, items - 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(found) => items = found,
+            }
+        }
+        false
+    }
+
+    fn sleep(&self, process: &Process, ready: impl FnOnce() -> bool) -> Slept {
+        self.event.sleep_unless(self.mode, Slice::Long, process.never(), process, ready)
+    }
+
+    /// Takes one item, sleeping until there is one, and passes the wake on if there are more.
+    fn wait_and_take(&self, process: &Process) {
+        while !self.take() && self.sleep(process, || self.take()) != Slept::Ready {}
+        if self.look() {
+            self.event.wake(1, self.mode, process);
+        }
+    }
+}
+
+fn waiting(world: &Arc<World>, index: u32) -> thread::JoinHandle<()> {
+    let (world, process) = (world.clone(), world.process(index));
+    thread::spawn(move || world.wait_and_take(&process))
+}
+
+fn one_waiter(name: &str, mode: WakeMode) {
+    check(name, Some(3), 300, move || {
+        let world = World::new(mode);
+        let waiter = waiting(&world, 1);
+        world.publish(&world.process(0));
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiter_gets_what_is_published_meanwhile() {
+    one_waiter("event.fenced", WakeMode::Fenced);
+}
+
+#[test]
+fn a_waiter_gets_what_is_published_meanwhile_asymmetric() {
+    one_waiter("event.asymmetric", WakeMode::Asymmetric);
+}
+
+#[test]
+fn two_waiters_get_one_item_each() {
+    check("event.two_waiters", Some(2), 16_000, || {
+        let world = World::new(WakeMode::Fenced);
+        let waiters = [waiting(&world, 1), waiting(&world, 2)];
+        let me = world.process(0);
+        world.publish(&me);
+        world.publish(&me);
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn two_wakers_do_not_hide_each_others_items() {
+    check("event.two_wakers", Some(2), 4_300, || {
+        let world = World::new(WakeMode::Fenced);
+        let waker = {
+            let world = world.clone();
+            thread::spawn(move || world.publish(&world.process(2)))
+        };
+        let waiter = {
+            let (world, process) = (world.clone(), world.process(1));
+            thread::spawn(move || {
+                world.wait_and_take(&process);
+                world.wait_and_take(&process);
+            })
+        };
+        world.publish(&world.process(0));
+        waker.join().unwrap();
+        waiter.join().unwrap();
+    });
+}
+
+/// A waiter dies before each of its accesses: another still gets the item, and the flag that the dead one left behind costs
+/// one wake in vain.
+#[test]
+fn a_dead_waiter_costs_one_wake_in_vain() {
+    check_deaths("event.dead_waiter", Some(2), 11, 45_000, |death| {
+        let world = World::new(WakeMode::Fenced);
+        let victim = {
+            let (world, process) = (world.clone(), world.process(2));
+            thread::spawn(move || {
+                let _ = until_killed(death, || {
+                    world.sleep(&process, || world.look());
+                    world.event.wake(1, world.mode, &process);
+                });
+                world.peers.kill(process.id());
+            })
+        };
+        let waiter = waiting(&world, 1);
+        let me = world.process(0);
+        world.publish(&me);
+        waiter.join().unwrap();
+        // If the victim lives and found that item gone, it sleeps.
+        world.publish(&me);
+        victim.join().unwrap();
+        world.publish(&me);
+        let calls = world.peers.wake_calls();
+        world.publish(&me);
+        assert_eq!(world.peers.wake_calls(), calls, "the flag has healed");
+    });
+}
+
+/// A waker dies before each of its accesses, among them between publishing and waking; whoever finds out wakes everybody.
+#[test]
+fn a_dead_wakers_item_is_found_after_wake_all() {
+    check_deaths("event.dead_waker", Some(2), 8, 1_000, |death| {
+        let world = World::new(WakeMode::Fenced);
+        let waiter = waiting(&world, 1);
+        let me = world.process(0);
+        let victim = world.process(2);
+        let _ = until_killed(death, || world.publish(&victim));
+        if !world.look() {
+            world.items.fetch_add(1, Ordering::Relaxed);
+        }
+        world.event.wake_all(&me);
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn a_repair_is_seen_by_whoever_falls_asleep_meanwhile() {
+    check("event.wake_all", Some(3), 230, || {
+        let world = World::new(WakeMode::Fenced);
+        let waiter = waiting(&world, 1);
+        world.items.fetch_add(1, Ordering::Relaxed);
+        world.event.wake_all(&world.process(0));
+        waiter.join().unwrap();
+    });
+}
