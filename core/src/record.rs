@@ -38,8 +38,8 @@
 //! # Orderings
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
-//! | `record.length` | store of `word[p]` in `Ring::commit` | load in `Ring::length` | the bytes of the record and the 0 behind it | `record_wrap` |
-//! | `record.head` | store in `Ring::release` | load in `Ring::released` | the end of the reader's reads: the words may be overwritten | `record_wrap` |
+//! | `record.length` | store of `word[p]` in `Ring::commit` | load in `Ring::length` | the bytes of the record and the 0 behind it | `record` |
+//! | `record.head` | store in `Ring::release` | load in `Ring::released` | the end of the reader's reads: the words may be overwritten | `record` |
 //!
 //! A predecessor's stores are visible to its successor through the claim of the end or the proof of death, so the
 //! walk and the first read of `head` are Relaxed. A successor of the writer takes nothing as released until it has
