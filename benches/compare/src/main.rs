@@ -1,0 +1,64 @@
+//! crosslane beside its rivals, and beside what the bare hardware and the bare system calls allow.
+//!
+//! `cargo run --release --manifest-path benches/compare/Cargo.toml -- [--quick] [--only TEXT] [--rounds N]`
+//!
+//! Each round measures every contestant of a row once, in rotating order, and ratios are taken within a round, so a
+//! machine that wanders from second to second bends the absolute numbers and not the comparison. The two sides of a
+//! contestant are pinned to CPUs 0 and 1, processes and threads alike. Output is Markdown; `docs/benchmarks.md` keeps a
+//! run with what bounds the rows.
+
+mod row;
+mod rows;
+mod shared;
+mod sides;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: crosslane-compare [--quick] [--only TEXT] [--rounds N (at least 1)] [--list]";
+
+/// Rounds of a full run: an odd number well above the 15 that a goal needs.
+const ROUNDS: usize = 25;
+const QUICK_ROUNDS: usize = 5;
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Options {
+    quick: bool,
+    only: Option<String>,
+    rounds: Option<usize>,
+    list: bool,
+}
+
+fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
+    let mut options = Options::default();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--quick" => options.quick = true,
+            "--list" => options.list = true,
+            "--only" => options.only = Some(args.next()?),
+            "--rounds" => options.rounds = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
+            _ => return None,
+        }
+    }
+    Some(options)
+}
+
+fn main() -> ExitCode {
+    let Some(options) = options(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::FAILURE;
+    };
+    let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
+    let scale = if options.quick { 0.1 } else { 1.0 };
+    for mut row in rows::all(scale) {
+        if options.only.as_ref().is_some_and(|text| !row.name.contains(text.as_str())) {
+            continue;
+        }
+        if options.list {
+            println!("{}", row.name);
+        } else {
+            println!("{}", row.run(rounds));
+        }
+    }
+    ExitCode::SUCCESS
+}

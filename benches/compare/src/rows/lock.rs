@@ -1,0 +1,124 @@
+//! Lock, add one, unlock; nobody else wants the lock.
+
+use std::cell::UnsafeCell;
+use std::hint::black_box;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+
+use crosslane_core::Trusted;
+use crosslane_sync::{LeaseLock, Mutex, MutexCell};
+
+use super::scaled;
+use crate::row::{Row, Unit};
+use crate::shared::{Env, Memory};
+use crate::sides::alone;
+
+const LOCK: &str = "crosslane Mutex::lock";
+const UPDATE: &str = "crosslane Mutex::update";
+const STD: &str = "std::sync::Mutex";
+const PARKING_LOT: &str = "parking_lot::Mutex";
+const PTHREAD: &str = "pthread mutex, robust, process-shared";
+
+pub fn rows(scale: f64) -> Vec<Row> {
+    let times = scaled(1_000_000, scale);
+    vec![
+        Row::new("lock and unlock, uncontended", Unit::Nanos, times)
+            .contestant(LOCK, move || crosslane_lock(times))
+            .contestant(UPDATE, move || crosslane_update(times))
+            .contestant(STD, move || std_mutex(times))
+            .contestant(PARKING_LOT, move || parking_lot(times))
+            .contestant(PTHREAD, move || pthread(times))
+            .goal(LOCK, STD, 1.05)
+            .versus(UPDATE, STD)
+            .versus(LOCK, PARKING_LOT)
+            .versus(LOCK, PTHREAD),
+    ]
+}
+
+fn mutex(memory: &Memory) -> Mutex<u64, LeaseLock<Env>, Trusted> {
+    let cell: NonNull<MutexCell<u64>> = memory.start().cast();
+    // SAFETY: page-aligned memory of a page, nobody else's.
+    unsafe { cell.write(MutexCell::new(0)) };
+    // SAFETY: mapped while the mutex lives, as the callers' `memory` outlives it; reached through it alone.
+    let mutex = unsafe { Mutex::new(cell, Env::new(0)) };
+    // SAFETY: there are no peers.
+    unsafe { mutex.trust_peers() }
+}
+
+fn crosslane_lock(times: u64) -> f64 {
+    let memory = Memory::new(4096);
+    let mutex = mutex(&memory);
+    let seconds = alone(|| {
+        for _ in 0..times {
+            *black_box(&mutex).lock().unwrap_or_else(|_| panic!("a clean lock")) += 1;
+        }
+    });
+    assert_eq!(mutex.read().ok(), Some(times));
+    seconds
+}
+
+fn crosslane_update(times: u64) -> f64 {
+    let memory = Memory::new(4096);
+    let mutex = mutex(&memory);
+    let seconds = alone(|| {
+        for _ in 0..times {
+            black_box(&mutex).update(|value| *value += 1).unwrap_or_else(|_| panic!("a clean lock"));
+        }
+    });
+    assert_eq!(mutex.read().ok(), Some(times));
+    seconds
+}
+
+fn std_mutex(times: u64) -> f64 {
+    let mutex = std::sync::Mutex::new(0);
+    let seconds = alone(|| {
+        for _ in 0..times {
+            *black_box(&mutex).lock().expect("a clean lock") += 1;
+        }
+    });
+    assert_eq!(mutex.into_inner().ok(), Some(times));
+    seconds
+}
+
+fn parking_lot(times: u64) -> f64 {
+    let mutex = parking_lot::Mutex::new(0);
+    let seconds = alone(|| {
+        for _ in 0..times {
+            *black_box(&mutex).lock() += 1;
+        }
+    });
+    assert_eq!(mutex.into_inner(), times);
+    seconds
+}
+
+fn pthread(times: u64) -> f64 {
+    let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+    let mutex = UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER);
+    let attributes = attributes.as_mut_ptr();
+    let set_up = [
+        // SAFETY: memory of its own, initialised by this first call.
+        unsafe { libc::pthread_mutexattr_init(attributes) },
+        // SAFETY: initialised.
+        unsafe { libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED) },
+        // SAFETY: initialised.
+        unsafe { libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST) },
+        // SAFETY: a mutex that nobody uses yet.
+        unsafe { libc::pthread_mutex_init(mutex.get(), attributes) },
+    ];
+    assert_eq!(set_up, [0; 4]);
+    let mut value = 0;
+    let seconds = alone(|| {
+        for _ in 0..times {
+            // SAFETY: initialised, and it does not move.
+            let locked = unsafe { libc::pthread_mutex_lock(black_box(mutex.get())) };
+            assert_eq!(locked, 0);
+            *black_box(&mut value) += 1;
+            // SAFETY: held by this thread.
+            unsafe { libc::pthread_mutex_unlock(mutex.get()) };
+        }
+    });
+    assert_eq!(value, times);
+    // SAFETY: free, and not used again.
+    unsafe { libc::pthread_mutex_destroy(mutex.get()) };
+    seconds
+}

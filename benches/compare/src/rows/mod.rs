@@ -1,0 +1,35 @@
+//! The rows, one file per family. A new family is a file with a `rows(scale) -> Vec<Row>`, and a line in [`all`].
+
+mod batches;
+mod blocking;
+mod large;
+mod lock;
+mod one_by_one;
+mod record;
+mod ring;
+mod round_trip;
+mod wake_modes;
+
+use crate::row::Row;
+
+/// Every row; `scale` shortens the measurements of a quick run.
+pub fn all(scale: f64) -> Vec<Row> {
+    [
+        round_trip::rows,
+        one_by_one::rows,
+        wake_modes::rows,
+        batches::rows,
+        large::rows,
+        blocking::rows,
+        lock::rows,
+        record::rows,
+    ]
+    .into_iter()
+    .flat_map(|family| family(scale))
+    .collect()
+}
+
+/// `operations` of a full run, shortened.
+fn scaled(operations: u64, scale: f64) -> u64 {
+    ((operations as f64 * scale) as u64).max(1)
+}

@@ -1,0 +1,92 @@
+//! Throughput of single pushes and pops of a u64, both sides spinning.
+
+use crossbeam_queue::ArrayQueue;
+use crosslane_core::WakeMode;
+
+use super::ring::Home;
+use super::scaled;
+use crate::row::{Row, Unit};
+use crate::shared::Env;
+use crate::sides::{Kind, race, spin};
+
+const OURS: &str = "crosslane spsc, two processes";
+const THREADS: &str = "crosslane spsc, two threads";
+const RTRB: &str = "rtrb, two threads";
+const CROSSBEAM: &str = "crossbeam ArrayQueue, two threads";
+
+pub fn rows(scale: f64) -> Vec<Row> {
+    let items = scaled(3_000_000, scale);
+    let row = |name, slots: u32, goal| {
+        Row::new(name, Unit::Millions, items)
+            .contestant(OURS, move || crosslane(Kind::Processes, slots, items))
+            .contestant(THREADS, move || crosslane(Kind::Threads, slots, items))
+            .contestant(RTRB, move || rtrb(slots, items))
+            .contestant(CROSSBEAM, move || crossbeam(slots, items))
+            .goal(OURS, RTRB, goal)
+            .versus(THREADS, RTRB)
+            .versus(OURS, CROSSBEAM)
+    };
+    vec![
+        row("one by one, spinning, u64, 1,024 slots", 1 << 10, 1.5),
+        row("one by one, spinning, u64, 65,536 slots", 1 << 16, 3.0),
+    ]
+}
+
+pub fn crosslane(kind: Kind, slots: u32, items: u64) -> f64 {
+    let home = Home::<u64>::new(slots, WakeMode::Polling);
+    race(
+        kind,
+        |start| {
+            let mut producer = home.producer(Env::new(0));
+            start.go();
+            for i in 0..items {
+                spin(|| producer.try_push(i).ok());
+            }
+        },
+        |start| {
+            let mut consumer = home.consumer(Env::new(1));
+            start.go();
+            for i in 0..items {
+                assert_eq!(spin(|| consumer.try_pop().ok()), i);
+            }
+        },
+    )
+}
+
+fn rtrb(slots: u32, items: u64) -> f64 {
+    let (mut producer, mut consumer) = rtrb::RingBuffer::<u64>::new(slots as usize);
+    race(
+        Kind::Threads,
+        |start| {
+            start.go();
+            for i in 0..items {
+                spin(|| producer.push(i).ok());
+            }
+        },
+        move |start| {
+            start.go();
+            for i in 0..items {
+                assert_eq!(spin(|| consumer.pop().ok()), i);
+            }
+        },
+    )
+}
+
+fn crossbeam(slots: u32, items: u64) -> f64 {
+    let queue = ArrayQueue::<u64>::new(slots as usize);
+    race(
+        Kind::Threads,
+        |start| {
+            start.go();
+            for i in 0..items {
+                spin(|| queue.push(i).ok());
+            }
+        },
+        |start| {
+            start.go();
+            for i in 0..items {
+                assert_eq!(spin(|| queue.pop()), i);
+            }
+        },
+    )
+}

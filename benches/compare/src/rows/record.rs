@@ -1,0 +1,196 @@
+//! Records of 64 bytes through the record ring, and 1 MiB by loan.
+
+use crosslane_core::{Plain, WakeMode, record};
+
+use super::ring::Home;
+use super::scaled;
+use crate::row::{Row, Unit};
+use crate::shared::{Env, Memory};
+use crate::sides::{Kind, race, spin};
+
+const RING_BYTES: u32 = 1 << 16;
+const RECORD: usize = 64;
+const OURS: &str = "crosslane record ring, two processes";
+const BATCHED: &str = "crosslane record ring, batches of 64, two processes";
+const RTRB: &str = "rtrb of bytes, chunks of 64, two threads";
+
+const EIGHT: &str = "8 bytes by loan";
+const MEBIBYTE: &str = "1 MiB by loan";
+
+pub fn rows(scale: f64) -> Vec<Row> {
+    let records = scaled(1_000_000, scale);
+    let trips = scaled(50_000, scale);
+    vec![
+        Row::new("records of 64 bytes, 64 KiB ring", Unit::Millions, records)
+            .contestant(OURS, move || one_by_one(records))
+            .contestant(BATCHED, move || batched(records))
+            .contestant(RTRB, move || rtrb(records))
+            .versus(OURS, RTRB)
+            .versus(BATCHED, RTRB),
+        Row::new("round trip by loan, spinning", Unit::Nanos, trips)
+            .contestant(EIGHT, move || loan::<u64>(trips, |item, value| *item = value, |item| *item))
+            .contestant(MEBIBYTE, move || loan::<[u64; 1 << 17]>(trips, |item, value| item[0] = value, |item| item[0]))
+            .goal(MEBIBYTE, EIGHT, 1.10),
+    ]
+}
+
+struct Home1 {
+    memory: Memory,
+}
+
+impl Home1 {
+    fn new() -> Self {
+        let memory = Memory::new(record::Ring::layout(RING_BYTES).expect("a capacity that fits").size());
+        // SAFETY: mapped while the home lives, and used only through record rings.
+        unsafe { record::Ring::init(memory.start(), memory.len_bytes(), RING_BYTES, WakeMode::Polling) }
+            .expect("memory of its size");
+        Self { memory }
+    }
+
+    fn ring(&self) -> record::Ring<'_> {
+        let (start, len_bytes) = (self.memory.start(), self.memory.len_bytes());
+        // SAFETY: as in `new`.
+        unsafe { record::Ring::attach(start, len_bytes, RING_BYTES, WakeMode::Polling) }.expect("memory of its size")
+    }
+}
+
+fn one_by_one(records: u64) -> f64 {
+    let home = Home1::new();
+    race(
+        Kind::Processes,
+        |start| {
+            let mut writer = home.ring().writer(Env::new(0)).expect("a free end");
+            let mut record = [7; RECORD];
+            start.go();
+            for i in 0..records {
+                record[..8].copy_from_slice(&i.to_le_bytes());
+                spin(|| writer.try_push(&record).ok());
+            }
+        },
+        |start| {
+            let mut reader = home.ring().reader(Env::new(1)).expect("a free end");
+            let mut record = [0; RECORD];
+            start.go();
+            for i in 0..records {
+                assert_eq!(spin(|| reader.try_pop_into(&mut record).ok()), RECORD);
+                assert_eq!(record[..8], i.to_le_bytes());
+            }
+        },
+    )
+}
+
+fn batched(records: u64) -> f64 {
+    const BATCH: u64 = 64;
+    let home = Home1::new();
+    race(
+        Kind::Processes,
+        |start| {
+            let mut writer = home.ring().writer(Env::new(0)).expect("a free end");
+            let mut record = [7; RECORD];
+            start.go();
+            let mut i = 0;
+            while i < records {
+                let end = records.min(i + BATCH);
+                let mut batch = writer.batch();
+                while i < end {
+                    record[..8].copy_from_slice(&i.to_le_bytes());
+                    if batch.try_push(&record).is_err() {
+                        break;
+                    }
+                    i += 1;
+                }
+            }
+        },
+        |start| {
+            let mut reader = home.ring().reader(Env::new(1)).expect("a free end");
+            let mut record = [0; RECORD];
+            start.go();
+            let mut i = 0;
+            while i < records {
+                let end = records.min(i + BATCH);
+                let mut batch = reader.batch();
+                while i < end && batch.try_pop_into(&mut record).is_ok() {
+                    assert_eq!(record[..8], i.to_le_bytes());
+                    i += 1;
+                }
+            }
+        },
+    )
+}
+
+fn rtrb(records: u64) -> f64 {
+    let (mut producer, mut consumer) = rtrb::RingBuffer::<u8>::new(RING_BYTES as usize);
+    race(
+        Kind::Threads,
+        |start| {
+            let mut record = [7; RECORD];
+            start.go();
+            for i in 0..records {
+                record[..8].copy_from_slice(&i.to_le_bytes());
+                spin(|| {
+                    let mut chunk = producer.write_chunk(RECORD).ok()?;
+                    let (first, second) = chunk.as_mut_slices();
+                    first.copy_from_slice(&record[..first.len()]);
+                    second.copy_from_slice(&record[first.len()..]);
+                    chunk.commit_all();
+                    Some(())
+                });
+            }
+        },
+        move |start| {
+            let mut record = [0; RECORD];
+            start.go();
+            for i in 0..records {
+                spin(|| {
+                    let chunk = consumer.read_chunk(RECORD).ok()?;
+                    let (first, second) = chunk.as_slices();
+                    record[..first.len()].copy_from_slice(first);
+                    record[first.len()..].copy_from_slice(second);
+                    chunk.commit_all();
+                    Some(())
+                });
+                assert_eq!(record[..8], i.to_le_bytes());
+            }
+        },
+    )
+}
+
+/// Both directions by loan: the item is filled and read in place, whatever its size.
+fn loan<T: Plain>(trips: u64, set: fn(&mut T, u64), get: fn(&T) -> u64) -> f64 {
+    let there = Home::<T>::new(2, WakeMode::Polling);
+    let back = Home::<T>::new(2, WakeMode::Polling);
+    race(
+        Kind::Processes,
+        |start| {
+            // SAFETY: both sides are this program.
+            let mut to = unsafe { there.producer(Env::new(0)).trust_peers() };
+            // SAFETY: as above.
+            let mut from = unsafe { back.consumer(Env::new(0)).trust_peers() };
+            start.go();
+            for i in 0..trips {
+                let mut item = loop {
+                    if let Ok(item) = to.loan() {
+                        break item;
+                    }
+                };
+                set(&mut item, i);
+                item.commit();
+                let seen = spin(|| from.front().ok().map(|item| get(&item)));
+                assert_eq!(seen, i);
+            }
+        },
+        |start| {
+            // SAFETY: both sides are this program.
+            let mut to = unsafe { back.producer(Env::new(1)).trust_peers() };
+            // SAFETY: as above.
+            let mut from = unsafe { there.consumer(Env::new(1)).trust_peers() };
+            start.go();
+            for _ in 0..trips {
+                let seen = spin(|| from.front().ok().map(|item| get(&item)));
+                let mut item = to.loan().expect("the ring has room for both items under way");
+                set(&mut item, seen);
+                item.commit();
+            }
+        },
+    )
+}
