@@ -1,13 +1,8 @@
-//! Memory that a `fork()` child shares with its parent, and the surroundings of crosslane's rings and locks in it.
+//! Bare memory that a `fork()` child shares with its parent.
 
 use std::io;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
-
-use crosslane_core::{Liveness, OwnerId, Parked, Slice, Wait};
-use crosslane_sync::{Deadline, futex, membarrier, spin, waiter};
 
 /// Bytes that both sides map, all zero at first.
 pub struct Memory {
@@ -34,10 +29,6 @@ impl Memory {
 
     pub fn start(&self) -> NonNull<u8> {
         self.start
-    }
-
-    pub fn len_bytes(&self) -> usize {
-        self.len_bytes
     }
 }
 
@@ -71,70 +62,5 @@ impl<T> Deref for Shared<T> {
     fn deref(&self) -> &T {
         // SAFETY: written in `new`, mapped while `self` lives, and made of atomics.
         unsafe { self.memory.start().cast().as_ref() }
-    }
-}
-
-/// A participant of the domain of one measurement: both sides live until it ends.
-pub struct Env {
-    me: &'static AtomicU32,
-    spins: u32,
-}
-
-/// The participants that measurements use, in words as a lease domain keeps them.
-static PARTICIPANTS: [AtomicU32; 2] = [AtomicU32::new(1 << 10), AtomicU32::new(1 << 10 | 1)];
-
-impl Env {
-    /// Participant 0 or 1.
-    pub fn new(side: usize) -> Self {
-        Self { me: &PARTICIPANTS[side], spins: spin::budget() }
-    }
-
-    /// The same, sleeping at once when there is nothing to do.
-    pub fn sleepy(side: usize) -> Self {
-        Self { spins: 0, ..Self::new(side) }
-    }
-}
-
-impl Wait for Env {
-    type Deadline = Deadline;
-
-    fn never(&self) -> Deadline {
-        Deadline::never()
-    }
-
-    fn after(&self, timeout: Duration) -> Deadline {
-        Deadline::after(timeout)
-    }
-
-    fn park(&self, word: &AtomicU32, expected: u32, slice: Slice, deadline: Deadline) -> Parked {
-        waiter::park(word, expected, slice, deadline, None)
-    }
-
-    fn wake(&self, word: &AtomicU32, count: u32) -> u32 {
-        futex::wake(word, count)
-    }
-
-    fn spins(&self) -> u32 {
-        self.spins
-    }
-
-    #[inline]
-    fn in_heavy_barriers(&self) -> bool {
-        membarrier::is_registered()
-    }
-
-    fn heavy_barrier(&self) -> bool {
-        membarrier::heavy()
-    }
-}
-
-impl Liveness for Env {
-    #[inline]
-    fn me(&self) -> Option<OwnerId> {
-        OwnerId::from_word(self.me.load(Ordering::Relaxed))
-    }
-
-    fn is_dead(&self, _: OwnerId) -> bool {
-        false
     }
 }

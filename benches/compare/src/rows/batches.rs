@@ -5,7 +5,6 @@ use crosslane_core::WakeMode;
 use super::ring::Home;
 use super::scaled;
 use crate::row::{Row, Unit};
-use crate::shared::Env;
 use crate::sides::{Kind, race, spin};
 
 const BATCH: usize = 256;
@@ -38,7 +37,7 @@ fn crosslane(slots: u32, batches: u64) -> f64 {
     race(
         Kind::Processes,
         |start| {
-            let mut producer = home.producer(Env::new(0));
+            let mut producer = home.producer();
             let mut batch = [7; BATCH];
             start.go();
             for i in 0..batches {
@@ -51,7 +50,7 @@ fn crosslane(slots: u32, batches: u64) -> f64 {
             }
         },
         |start| {
-            let mut consumer = home.consumer(Env::new(1));
+            let mut consumer = home.consumer();
             let mut batch = [0; BATCH];
             start.go();
             for i in 0..batches {

@@ -1,14 +1,17 @@
 //! One item there and one back, each side asleep when its turn comes.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use crosslane_core::WakeMode;
-use crosslane_sync::membarrier;
+use crosslane_core::end::ClaimError;
+use crosslane_core::spsc::Ring;
+use crosslane_core::{Liveness, OwnerId, Parked, Slice, Wait, WakeMode};
+use crosslane_shm::Env;
 
 use super::ring::Home;
 use super::scaled;
 use crate::row::{Row, Unit};
-use crate::shared::{Env, Shared};
+use crate::shared::Shared;
 use crate::sides::{Kind, race};
 
 const SLOTS: u32 = 1024;
@@ -77,13 +80,12 @@ fn bare(trips: u64) -> f64 {
 }
 
 fn crosslane(mode: WakeMode, trips: u64) -> f64 {
-    assert!(membarrier::register(), "a kernel with membarrier is needed");
     let there = Home::<u64>::new(SLOTS, mode);
     let back = Home::<u64>::new(SLOTS, mode);
     race(
         Kind::Processes,
         |start| {
-            let (mut to, mut from) = (there.producer(Env::sleepy(0)), back.consumer(Env::sleepy(0)));
+            let (mut to, mut from) = (sleepy(&there, Ring::producer), sleepy(&back, Ring::consumer));
             start.go();
             for i in 0..trips {
                 to.push(i).expect("the peer lives");
@@ -91,7 +93,7 @@ fn crosslane(mode: WakeMode, trips: u64) -> f64 {
             }
         },
         |start| {
-            let (mut to, mut from) = (back.producer(Env::sleepy(1)), there.consumer(Env::sleepy(1)));
+            let (mut to, mut from) = (sleepy(&back, Ring::producer), sleepy(&there, Ring::consumer));
             start.go();
             for _ in 0..trips {
                 let item = from.pop().expect("the peer lives");
@@ -99,4 +101,60 @@ fn crosslane(mode: WakeMode, trips: u64) -> f64 {
             }
         },
     )
+}
+
+/// An end whose waits do not spin.
+fn sleepy<End>(home: &Home<u64>, claim: fn(&Ring<'static, u64>, Sleepy) -> Result<End, ClaimError>) -> End {
+    let ring = home.here();
+    let segment = ring.segment();
+    let (memory, len_bytes) = segment.object();
+    let env = Sleepy(segment.env().expect("not for reading only"));
+    // SAFETY: the memory of such a ring, mapped as long as the `Env` that the end holds.
+    let ring = unsafe { Ring::attach(memory, len_bytes, SLOTS, segment.header().content.wake) };
+    claim(&ring.expect("the ring that is there"), env).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// [`Env`], but sleeping at once when there is nothing to do.
+struct Sleepy(Env);
+
+impl Wait for Sleepy {
+    type Deadline = <Env as Wait>::Deadline;
+
+    fn never(&self) -> Self::Deadline {
+        self.0.never()
+    }
+
+    fn after(&self, timeout: Duration) -> Self::Deadline {
+        self.0.after(timeout)
+    }
+
+    fn park(&self, word: &AtomicU32, expected: u32, slice: Slice, deadline: Self::Deadline) -> Parked {
+        self.0.park(word, expected, slice, deadline)
+    }
+
+    fn wake(&self, word: &AtomicU32, count: u32) -> u32 {
+        self.0.wake(word, count)
+    }
+
+    fn spins(&self) -> u32 {
+        0
+    }
+
+    fn in_heavy_barriers(&self) -> bool {
+        self.0.in_heavy_barriers()
+    }
+
+    fn heavy_barrier(&self) -> bool {
+        self.0.heavy_barrier()
+    }
+}
+
+impl Liveness for Sleepy {
+    fn me(&self) -> Option<OwnerId> {
+        self.0.me()
+    }
+
+    fn is_dead(&self, owner: OwnerId) -> bool {
+        self.0.is_dead(owner)
+    }
 }

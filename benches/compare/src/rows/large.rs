@@ -5,7 +5,6 @@ use crosslane_core::WakeMode;
 use super::ring::Home;
 use super::scaled;
 use crate::row::{Row, Unit};
-use crate::shared::Env;
 use crate::sides::{Kind, race, spin};
 
 type Item = [u64; 128];
@@ -37,7 +36,7 @@ fn crosslane(items: u64) -> f64 {
     race(
         Kind::Processes,
         |start| {
-            let mut producer = home.producer(Env::new(0));
+            let mut producer = home.producer();
             let mut item = [7; 128];
             start.go();
             for i in 0..items {
@@ -46,7 +45,7 @@ fn crosslane(items: u64) -> f64 {
             }
         },
         |start| {
-            let mut consumer = home.consumer(Env::new(1));
+            let mut consumer = home.consumer();
             start.go();
             for i in 0..items {
                 check(&spin(|| consumer.try_pop().ok()), i);

@@ -3,14 +3,11 @@
 use std::cell::UnsafeCell;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
-use std::ptr::NonNull;
 
-use crosslane_core::Trusted;
-use crosslane_sync::{LeaseLock, Mutex, MutexCell};
+use crosslane_shm::{Mutex, Options};
 
 use super::scaled;
 use crate::row::{Row, Unit};
-use crate::shared::{Env, Memory};
 use crate::sides::alone;
 
 const LOCK: &str = "crosslane Mutex::lock";
@@ -35,19 +32,8 @@ pub fn rows(scale: f64) -> Vec<Row> {
     ]
 }
 
-fn mutex(memory: &Memory) -> Mutex<u64, LeaseLock<Env>, Trusted> {
-    let cell: NonNull<MutexCell<u64>> = memory.start().cast();
-    // SAFETY: page-aligned memory of a page, nobody else's.
-    unsafe { cell.write(MutexCell::new(0)) };
-    // SAFETY: mapped while the mutex lives, as the callers' `memory` outlives it; reached through it alone.
-    let mutex = unsafe { Mutex::new(cell, Env::new(0)) };
-    // SAFETY: there are no peers.
-    unsafe { mutex.trust_peers() }
-}
-
 fn crosslane_lock(times: u64) -> f64 {
-    let memory = Memory::new(4096);
-    let mutex = mutex(&memory);
+    let mutex = Mutex::anonymous(0_u64, &Options::new()).expect("memory for a lock");
     let seconds = alone(|| {
         for _ in 0..times {
             *black_box(&mutex).lock().unwrap_or_else(|_| panic!("a clean lock")) += 1;
@@ -58,8 +44,7 @@ fn crosslane_lock(times: u64) -> f64 {
 }
 
 fn crosslane_update(times: u64) -> f64 {
-    let memory = Memory::new(4096);
-    let mutex = mutex(&memory);
+    let mutex = Mutex::anonymous(0_u64, &Options::new()).expect("memory for a lock");
     let seconds = alone(|| {
         for _ in 0..times {
             black_box(&mutex).update(|value| *value += 1).unwrap_or_else(|_| panic!("a clean lock"));

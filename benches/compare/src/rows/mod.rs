@@ -8,6 +8,7 @@ mod one_by_one;
 mod record;
 mod ring;
 mod round_trip;
+mod segment;
 mod wake_modes;
 
 use crate::row::Row;
@@ -23,6 +24,7 @@ pub fn all(scale: f64) -> Vec<Row> {
         blocking::rows,
         lock::rows,
         record::rows,
+        segment::rows,
     ]
     .into_iter()
     .flat_map(|family| family(scale))

@@ -6,7 +6,6 @@ use crosslane_core::WakeMode;
 use super::ring::Home;
 use super::scaled;
 use crate::row::{Row, Unit};
-use crate::shared::Env;
 use crate::sides::{Kind, race, spin};
 
 const OURS: &str = "crosslane spsc, two processes";
@@ -37,14 +36,14 @@ pub fn crosslane(kind: Kind, slots: u32, items: u64) -> f64 {
     race(
         kind,
         |start| {
-            let mut producer = home.producer(Env::new(0));
+            let mut producer = home.producer();
             start.go();
             for i in 0..items {
                 spin(|| producer.try_push(i).ok());
             }
         },
         |start| {
-            let mut consumer = home.consumer(Env::new(1));
+            let mut consumer = home.consumer();
             start.go();
             for i in 0..items {
                 assert_eq!(spin(|| consumer.try_pop().ok()), i);

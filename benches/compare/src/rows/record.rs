@@ -1,11 +1,10 @@
 //! Records of 64 bytes through the record ring, and 1 MiB by loan.
 
-use crosslane_core::{Plain, WakeMode, record};
+use crosslane_core::{Plain, WakeMode};
 
-use super::ring::Home;
+use super::ring::{Home, RecordHome};
 use super::scaled;
 use crate::row::{Row, Unit};
-use crate::shared::{Env, Memory};
 use crate::sides::{Kind, race, spin};
 
 const RING_BYTES: u32 = 1 << 16;
@@ -34,32 +33,12 @@ pub fn rows(scale: f64) -> Vec<Row> {
     ]
 }
 
-struct Home1 {
-    memory: Memory,
-}
-
-impl Home1 {
-    fn new() -> Self {
-        let memory = Memory::new(record::Ring::layout(RING_BYTES).expect("a capacity that fits").size());
-        // SAFETY: mapped while the home lives, and used only through record rings.
-        unsafe { record::Ring::init(memory.start(), memory.len_bytes(), RING_BYTES, WakeMode::Polling) }
-            .expect("memory of its size");
-        Self { memory }
-    }
-
-    fn ring(&self) -> record::Ring<'_> {
-        let (start, len_bytes) = (self.memory.start(), self.memory.len_bytes());
-        // SAFETY: as in `new`.
-        unsafe { record::Ring::attach(start, len_bytes, RING_BYTES, WakeMode::Polling) }.expect("memory of its size")
-    }
-}
-
 fn one_by_one(records: u64) -> f64 {
-    let home = Home1::new();
+    let home = RecordHome::new(RING_BYTES);
     race(
         Kind::Processes,
         |start| {
-            let mut writer = home.ring().writer(Env::new(0)).expect("a free end");
+            let mut writer = home.writer();
             let mut record = [7; RECORD];
             start.go();
             for i in 0..records {
@@ -68,7 +47,7 @@ fn one_by_one(records: u64) -> f64 {
             }
         },
         |start| {
-            let mut reader = home.ring().reader(Env::new(1)).expect("a free end");
+            let mut reader = home.reader();
             let mut record = [0; RECORD];
             start.go();
             for i in 0..records {
@@ -81,11 +60,11 @@ fn one_by_one(records: u64) -> f64 {
 
 fn batched(records: u64) -> f64 {
     const BATCH: u64 = 64;
-    let home = Home1::new();
+    let home = RecordHome::new(RING_BYTES);
     race(
         Kind::Processes,
         |start| {
-            let mut writer = home.ring().writer(Env::new(0)).expect("a free end");
+            let mut writer = home.writer();
             let mut record = [7; RECORD];
             start.go();
             let mut i = 0;
@@ -102,7 +81,7 @@ fn batched(records: u64) -> f64 {
             }
         },
         |start| {
-            let mut reader = home.ring().reader(Env::new(1)).expect("a free end");
+            let mut reader = home.reader();
             let mut record = [0; RECORD];
             start.go();
             let mut i = 0;
@@ -162,10 +141,8 @@ fn loan<T: Plain>(trips: u64, set: fn(&mut T, u64), get: fn(&T) -> u64) -> f64 {
     race(
         Kind::Processes,
         |start| {
-            // SAFETY: both sides are this program.
-            let mut to = unsafe { there.producer(Env::new(0)).trust_peers() };
-            // SAFETY: as above.
-            let mut from = unsafe { back.consumer(Env::new(0)).trust_peers() };
+            let mut to = there.producer();
+            let mut from = back.consumer();
             start.go();
             for i in 0..trips {
                 let mut item = loop {
@@ -180,10 +157,8 @@ fn loan<T: Plain>(trips: u64, set: fn(&mut T, u64), get: fn(&T) -> u64) -> f64 {
             }
         },
         |start| {
-            // SAFETY: both sides are this program.
-            let mut to = unsafe { back.producer(Env::new(1)).trust_peers() };
-            // SAFETY: as above.
-            let mut from = unsafe { there.consumer(Env::new(1)).trust_peers() };
+            let mut to = back.producer();
+            let mut from = there.consumer();
             start.go();
             for _ in 0..trips {
                 let seen = spin(|| from.front().ok().map(|item| get(&item)));

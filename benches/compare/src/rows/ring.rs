@@ -1,37 +1,47 @@
-//! spsc rings for one measurement.
+//! What users of crosslane-shm make, for one measurement: anonymous segments, which a `fork()` child joins anew.
 
-use crosslane_core::spsc::{Consumer, Producer, Ring};
-use crosslane_core::{Plain, WakeMode};
+use crosslane_core::{Plain, Trusted, WakeMode};
+use crosslane_shm::{Options, Record, Spsc, record, spsc};
 
-use crate::shared::{Env, Memory};
-
-/// The memory of a ring, and the ring in it.
-pub struct Home<T> {
-    memory: Memory,
-    slots: u32,
-    mode: WakeMode,
-    items: std::marker::PhantomData<fn(T) -> T>,
+fn options(mode: WakeMode) -> Options {
+    Options::new().wake_mode(mode).prefault(true)
 }
+
+/// An spsc ring; both sides claim their ends from it.
+pub struct Home<T>(Spsc<T, Trusted>);
 
 impl<T: Plain> Home<T> {
     pub fn new(slots: u32, mode: WakeMode) -> Self {
-        let memory = Memory::new(Ring::<T>::layout(slots).expect("a capacity that fits").size());
-        // SAFETY: mapped while the home lives, and used only through the rings of this type.
-        unsafe { Ring::<T>::init(memory.start(), memory.len_bytes(), slots, mode) }.expect("memory of its size");
-        Self { memory, slots, mode, items: std::marker::PhantomData }
+        Self(Spsc::anonymous(slots, &options(mode)).expect("memory for a ring"))
     }
 
-    fn ring(&self) -> Ring<'_, T> {
-        let (start, len_bytes) = (self.memory.start(), self.memory.len_bytes());
-        // SAFETY: as in `new`.
-        unsafe { Ring::attach(start, len_bytes, self.slots, self.mode) }.expect("memory of its size")
+    /// The ring as the calling process has it, which may be a `fork()` child.
+    pub fn here(&self) -> Spsc<T, Trusted> {
+        self.0.rejoin().expect("room for a participant")
     }
 
-    pub fn producer(&self, env: Env) -> Producer<'_, T, Env> {
-        self.ring().producer(env).expect("a free end")
+    pub fn producer(&self) -> spsc::Producer<T, Trusted> {
+        self.here().producer().expect("a free end")
     }
 
-    pub fn consumer(&self, env: Env) -> Consumer<'_, T, Env> {
-        self.ring().consumer(env).expect("a free end")
+    pub fn consumer(&self) -> spsc::Consumer<T, Trusted> {
+        self.here().consumer().expect("a free end")
+    }
+}
+
+/// A ring of records.
+pub struct RecordHome(Record<Trusted>);
+
+impl RecordHome {
+    pub fn new(bytes: u32) -> Self {
+        Self(Record::anonymous(bytes, &options(WakeMode::Polling)).expect("memory for a ring"))
+    }
+
+    pub fn writer(&self) -> record::Writer<Trusted> {
+        self.0.rejoin().expect("room for a participant").writer().expect("a free end")
+    }
+
+    pub fn reader(&self) -> record::Reader<Trusted> {
+        self.0.rejoin().expect("room for a participant").reader().expect("a free end")
     }
 }

@@ -7,7 +7,7 @@ use crosslane_core::WakeMode;
 use super::ring::Home;
 use super::scaled;
 use crate::row::{Row, Unit};
-use crate::shared::{Env, Shared};
+use crate::shared::Shared;
 use crate::sides::{Kind, race, spin};
 
 const SLOTS: u32 = 1024;
@@ -63,7 +63,7 @@ fn crosslane(kind: Kind, trips: u64) -> f64 {
     race(
         kind,
         |start| {
-            let (mut to, mut from) = (there.producer(Env::new(0)), back.consumer(Env::new(0)));
+            let (mut to, mut from) = (there.producer(), back.consumer());
             start.go();
             for i in 0..trips {
                 spin(|| to.try_push(i).ok());
@@ -71,7 +71,7 @@ fn crosslane(kind: Kind, trips: u64) -> f64 {
             }
         },
         |start| {
-            let (mut to, mut from) = (back.producer(Env::new(1)), there.consumer(Env::new(1)));
+            let (mut to, mut from) = (back.producer(), there.consumer());
             start.go();
             for _ in 0..trips {
                 let item = spin(|| from.try_pop().ok());

@@ -1,13 +1,11 @@
 //! What it costs a ring of spinning peers that they might sleep: blocking calls in each wake mode.
 
 use crosslane_core::WakeMode;
-use crosslane_sync::membarrier;
 
 use super::one_by_one;
 use super::ring::Home;
 use super::scaled;
 use crate::row::{Row, Unit};
-use crate::shared::Env;
 use crate::sides::{Kind, race};
 
 const SPINNING: &str = "polling, spinning";
@@ -28,19 +26,18 @@ pub fn rows(scale: f64) -> Vec<Row> {
 }
 
 fn blocking(mode: WakeMode, slots: u32, items: u64) -> f64 {
-    assert!(membarrier::register(), "a kernel with membarrier is needed");
     let home = Home::<u64>::new(slots, mode);
     race(
         Kind::Processes,
         |start| {
-            let mut producer = home.producer(Env::new(0));
+            let mut producer = home.producer();
             start.go();
             for i in 0..items {
                 producer.push(i).expect("the consumer lives");
             }
         },
         |start| {
-            let mut consumer = home.consumer(Env::new(1));
+            let mut consumer = home.consumer();
             start.go();
             for i in 0..items {
                 assert_eq!(consumer.pop(), Ok(i));
