@@ -15,7 +15,11 @@ mod event;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod mutex;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod names;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod rings;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod stopped;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> std::process::ExitCode {
@@ -32,12 +36,19 @@ use sweep::Wanted;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod sweep {
+    use core::time::Duration;
+    use std::path::Path;
     use std::process::ExitCode;
 
+    use crosslane_tests::child::{Child, End};
     use crosslane_tests::report::Table;
     use crosslane_tests::sweep::Effort;
     use crosslane_tests::watchdog;
 
+    use crate::names::Directory;
+
+    /// The longest that a whole run may take, on a machine that does much else.
+    const LONGEST: Duration = Duration::from_secs(900);
     /// The fewest kill points of a full run, over all sound cases.
     const POINTS_FLOOR: u64 = 3_000;
     /// The fewest crash pairs of a full run, over all sound cases.
@@ -76,7 +87,20 @@ mod sweep {
         }
     }
 
+    /// The driver is a child, so that its directory goes away however it ends.
     pub(crate) fn run() -> ExitCode {
+        let directory = Directory::new();
+        let mut driver = Child::fork(|| i32::from(!drive(directory.path())));
+        match driver.wait(LONGEST) {
+            Some(End::Exited(0)) => ExitCode::SUCCESS,
+            end => {
+                eprintln!("the sweep failed: {end:?}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn drive(directory: &Path) -> bool {
         watchdog::restrain();
         watchdog::do_not_spin();
         let wanted = Wanted::from_args();
@@ -86,6 +110,8 @@ mod sweep {
         crate::event::run(&wanted, &mut table);
         crate::mutex::leased(&wanted, &mut table);
         crate::rings::leased(&wanted, &mut table);
+        crate::names::run(&wanted, &mut table, directory);
+        crate::stopped::run(&wanted, &mut table);
         print!("{}", table.render());
         let (points, pairs) = (table.points("instruction"), table.points("pair"));
         println!("{points} kill points and {pairs} crash pairs of sound cases");
@@ -94,6 +120,6 @@ mod sweep {
         if !enough {
             eprintln!("too little: {POINTS_FLOOR} kill points and {PAIRS_FLOOR} crash pairs are the least");
         }
-        if enough && table.is_right() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        enough && table.is_right()
     }
 }

@@ -146,6 +146,11 @@ impl Drop for Child {
     }
 }
 
+/// Panics of this process print nothing: its message page says what happened, and a stepped process has no time for it.
+pub fn panic_quietly() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
+
 /// Ends this very process by SIGKILL, with everything that it holds. Async-signal-safe.
 pub fn die() -> ! {
     // SAFETY: a plain call.
@@ -159,8 +164,6 @@ pub fn die() -> ! {
 fn run(driver: u32, body: impl FnOnce() -> i32) -> ! {
     // SAFETY: a plain call; the driver has one thread, so its death is the process's.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    // A panic is reported by its exit code and the message that the body leaves; a stepped child has no time to print.
-    std::panic::set_hook(Box::new(|_| {}));
     let code = if std::os::unix::process::parent_id() == driver {
         std::panic::catch_unwind(core::panic::AssertUnwindSafe(body)).unwrap_or(101)
     } else {

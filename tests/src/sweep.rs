@@ -12,7 +12,7 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use crate::child::{Child, End, die};
+use crate::child::{Child, End, die, panic_quietly};
 use crate::control::{At, Control, Fate};
 use crate::mapping::Mapping;
 use crate::report::Row;
@@ -246,8 +246,7 @@ impl Run<'_> {
             edge += 1;
         }
         let mut k = stride;
-        while stride > 0 && k < steps && self.bad < self.enough {
-            self.point(At::Instruction(k), make);
+        while stride > 0 && self.bad < self.enough && self.point(At::Instruction(k), make) == Ended::Struck {
             k += stride;
         }
         let how = if stride > 0 {
@@ -357,6 +356,7 @@ fn play<S: Scene>(plan: &Plan, control: &Control, scene: &mut S) -> Result<Ended
 
 /// The victim's life; ends by SIGKILL, at the point or after completion.
 fn operate<S: Scene>(control: &Control, scene: &mut S) -> i32 {
+    panic_quietly();
     let played = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
         scene.prepare();
         control.ready_and_wait();
