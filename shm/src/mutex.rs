@@ -59,6 +59,16 @@ impl<T: Plain> Mutex<T> {
         owner.try_map(|segment| Self::attach(segment).map_err(own_segment))
     }
 
+    /// Creates an unlocked mutex under `name` whose value is all zero bytes, without the value ever being on a stack:
+    /// for large ones. Fresh pages are zero, so none is touched.
+    ///
+    /// # Errors
+    /// As [`Segment::create`], and [`CreateError::Alignment`].
+    pub fn create_zeroed(name: &Name, options: &Options) -> Result<Owner<Self>, CreateError> {
+        let owner = Segment::create_with(name, content::<T>()?, options, |_, _| Ok(()))?;
+        owner.try_map(|segment| Self::attach(segment).map_err(own_segment))
+    }
+
     /// Opens the mutex `name`.
     ///
     /// # Errors
