@@ -314,21 +314,7 @@ impl Header {
         if magic != MAGIC {
             return Err(HeaderError::NotACrosslaneSegment { found: magic, expected: MAGIC });
         }
-        // ORDERING: Relaxed. Ordered by the magic; each field is loaded once.
-        let (get32, get64) =
-            (|word: &AtomicU32| word.load(Ordering::Relaxed), |word: &AtomicU64| word.load(Ordering::Relaxed));
-        let get16 = |words: &[AtomicU64; 2]| -> [u8; 16] {
-            (u128::from(get64(&words[1])) << 64 | u128::from(get64(&words[0]))).to_le_bytes()
-        };
-        let format = get32(&raw.format).to_le_bytes();
-        let format = (u16::from_le_bytes([format[0], format[1]]), u16::from_le_bytes([format[2], format[3]]));
-        if format.0 != FORMAT.0 {
-            return Err(HeaderError::FormatVersion { found: format, expected: FORMAT });
-        }
-        let header_len = get32(&raw.header_len);
-        if header_len != HEADER_BYTES {
-            return Err(HeaderError::HeaderLength { found: header_len, expected: HEADER_BYTES });
-        }
+        raw.check_format()?;
         let total_len_bytes = get64(&raw.total_len);
         if total_len_bytes != file_len || total_len_bytes > map.len_bytes() {
             return Err(HeaderError::FileLength { found: file_len, expected: total_len_bytes });
@@ -339,24 +325,15 @@ impl Header {
             ready: get32(&raw.state) == READY,
         };
         let has_table = place.check(total_len_bytes)?;
-        let content = Content {
-            kind: Kind::custom(get32(&raw.kind)),
-            elem_size: get32(&raw.elem_size),
-            elem_align: get32(&raw.elem_align),
-            fingerprint: get64(&raw.fingerprint),
-            capacity: get64(&raw.capacity),
-            len_bytes: place.object.1,
-            wake: wake_mode(get64(&raw.flags)).ok_or(HeaderError::WakeMode { found: None, expected: None })?,
-        };
         Ok(Self {
-            content,
+            content: raw.content(place.object.1)?,
             total_len_bytes,
-            segment_id: get16(&raw.segment_id),
-            domain_id: get16(&raw.domain_id),
+            segment_id: get_id(&raw.segment_id),
+            domain_id: get_id(&raw.domain_id),
             creator_pid: get32(&raw.creator_pid),
             creator_uid: get32(&raw.creator_uid),
             start_time_ns: get64(&raw.start_time),
-            boot_id: get16(&raw.boot_id),
+            boot_id: get_id(&raw.boot_id),
             has_table,
             object_offset: place.object.0,
         })
@@ -403,6 +380,46 @@ impl Header {
             Err(HeaderError::WrongDomain { found: self.domain_id, expected })
         }
     }
+}
+
+impl RawHeader {
+    fn check_format(&self) -> Result<(), HeaderError> {
+        let [major_low, major_high, minor_low, minor_high] = get32(&self.format).to_le_bytes();
+        let found = (u16::from_le_bytes([major_low, major_high]), u16::from_le_bytes([minor_low, minor_high]));
+        if found.0 != FORMAT.0 {
+            return Err(HeaderError::FormatVersion { found, expected: FORMAT });
+        }
+        let found = get32(&self.header_len);
+        if found != HEADER_BYTES {
+            return Err(HeaderError::HeaderLength { found, expected: HEADER_BYTES });
+        }
+        Ok(())
+    }
+
+    fn content(&self, len_bytes: u64) -> Result<Content, HeaderError> {
+        Ok(Content {
+            kind: Kind::custom(get32(&self.kind)),
+            elem_size: get32(&self.elem_size),
+            elem_align: get32(&self.elem_align),
+            fingerprint: get64(&self.fingerprint),
+            capacity: get64(&self.capacity),
+            len_bytes,
+            wake: wake_mode(get64(&self.flags)).ok_or(HeaderError::WakeMode { found: None, expected: None })?,
+        })
+    }
+}
+
+// ORDERING: Relaxed, in all three. Ordered by the Acquire of the magic, which comes first; each field is loaded once.
+fn get32(word: &AtomicU32) -> u32 {
+    word.load(Ordering::Relaxed)
+}
+
+fn get64(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
+fn get_id(words: &[AtomicU64; 2]) -> [u8; 16] {
+    (u128::from(get64(&words[1])) << 64 | u128::from(get64(&words[0]))).to_le_bytes()
 }
 
 /// Where the header says that the parts lie.

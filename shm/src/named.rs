@@ -7,7 +7,7 @@
 //!
 //! # Protocol
 //! Creator:
-//! 1. the name leads to a living segment: `NameInUse`, before any memory is reserved;
+//! 1. large segments: the name leads to a living segment: `NameInUse`, before any memory is reserved;
 //! 2. `O_TMPFILE`: a file without a name; reserve, map, object, header;
 //! 3. take the lease;
 //! 4. `linkat`: the name appears, in one step;
@@ -45,6 +45,9 @@ use crate::sys::gate::{self, Entered};
 use crate::sys::lock::{self, Bytes, Mode};
 use crate::sys::slot::Slot;
 use crate::takeover::{self, Vacated};
+
+/// Up to this size a creator finds out by step 4 alone that its name is taken: reserving costs no more than looking.
+const CHEAP_BYTES: u64 = 64 << 10;
 
 /// Not 0, and no participant's id: what a reader's slot says.
 const READER: u32 = u32::MAX;
@@ -174,7 +177,7 @@ impl Segment {
     ) -> Result<Owner<Self>, CreateError> {
         let path = file::c_path(&options.directory.join(name.as_str()))?;
         let deadline = deadline(options);
-        if file::stat_path(&path)?.is_some() {
+        if content.len_bytes > CHEAP_BYTES && file::stat_path(&path)?.is_some() {
             make_room(&path, deadline)?;
         }
         let make_file = || file::tmpfile(&options.directory, options.mode);

@@ -202,6 +202,8 @@ impl Segment {
 
     /// In a `fork()` child: this segment with a membership of the child's own. Elsewhere a clone.
     ///
+    /// If all who had a named segment open died before this, its name may have been swept; the memory is whole.
+    ///
     /// # Errors
     /// [`OpenError::Domain`], and [`OpenError::ReadOnly`]: open it again.
     pub fn rejoin(&self) -> Result<Self, OpenError> {

@@ -12,15 +12,24 @@
 //! Remover:
 //! 1. open the file; it must have a header of ours;
 //! 2. lock the takeover byte exclusively, without blocking; held: somebody opens or removes it just now;
-//! 3. the name must still lead to this file;
-//! 4. no lease byte may be locked (one question for all of them; an owner that removes its own does not ask);
+//! 3. no lease byte may be locked (one question for all of them);
+//! 4. the name must still lead to this file;
 //! 5. unlink the name;
 //! 6. close the file, which unlocks the byte.
 //!
-//! An opener between its 2 and 5 excludes a remover between its 2 and 6. So either the remover's 4 sees the opener's
-//! lease, or the opener's 2 waits and its 4 (or its next 1) sees that the name is gone. Only removers unlink and only the
-//! holder of this file's byte may, so between 3 and 5 the name cannot come to lead elsewhere. Programs that do not keep
-//! to the protocol (`rm` and a new file, within microseconds) can break that: as always with files.
+//! Owner, dropped ([`unlink_own`]), holding its lease throughout: 1. the name must still lead to its file; 2. unlink.
+//!
+//! Why nobody is robbed: an opener between its 2 and 5 excludes a remover between its 2 and 6. So either the remover's 3
+//! sees the opener's lease, or the opener's 2 waits and its 4 (or its next 1) sees that the name is gone.
+//!
+//! Why the name cannot come to lead elsewhere between a remover's 4 and 5: only removers and the owner unlink it. Other
+//! removers are kept out by the byte. The owner holds its lease while it unlinks, so at the remover's 3 it had finished,
+//! and the remover's 4 sees that; nobody can have become an owner since. In the other order, 4 before 3, the owner could
+//! unlink and leave between them, and the remover would unlink what somebody has created under the name since. And
+//! between the owner's 1 and 2: every remover's 3 sees the owner's lease.
+//!
+//! Programs that do not keep to the protocol (`rm` and a new file, within microseconds) can break that: as always with
+//! files.
 //!
 //! There is no closing state and no temporary name. All locks of 2 to 6 are taken inside the process's gate, so a
 //! `fork()` does not copy the fd that carries them.
@@ -36,7 +45,7 @@
 use std::ffi::CStr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::header::{self, HEADER_BYTES};
 use crate::sys::call::OsError;
@@ -46,8 +55,6 @@ use crate::sys::lock::{self, Bytes, Mode};
 
 /// Between two looks at a takeover byte that somebody else holds.
 pub(crate) const RETRY: Duration = Duration::from_millis(1);
-/// How long an owner's drop waits for openers, each of which needs microseconds.
-const OWN_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a remover found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,9 +93,11 @@ pub(crate) fn vacate(path: &CStr) -> Result<Vacated, OsError> {
     if !lock::try_lock(fd.as_fd(), Bytes::TAKEOVER, Mode::Write)? {
         return Ok(Vacated::Busy { creator });
     }
+    // The leases first: see the head of this file.
+    let is_alive = lock::is_held(fd.as_fd(), Bytes::EVERY_LEASE, Mode::Write)?;
     let vacated = if !leads_to(path, key)? {
         Vacated::Gone
-    } else if lock::is_held(fd.as_fd(), Bytes::EVERY_LEASE, Mode::Write)? {
+    } else if is_alive {
         Vacated::Living { creator }
     } else {
         file::unlink(path)?;
@@ -99,34 +108,9 @@ pub(crate) fn vacate(path: &CStr) -> Result<Vacated, OsError> {
     Ok(vacated)
 }
 
-/// Removes the name `path` if it still leads to the file `key`, whoever has it open. Blocks while openers are in the way,
-/// 100 ms at most, and then leaves the name to a sweep.
+/// Removes the name `path` if it still leads to the file `key`, on which the caller holds a lease. Does not block.
 pub(crate) fn unlink_own(path: &CStr, key: FileKey) -> Result<(), OsError> {
-    let start = Instant::now();
-    while !try_unlink_own(path, key)? && start.elapsed() < OWN_PATIENCE {
-        std::thread::sleep(RETRY);
-    }
-    Ok(())
-}
-
-/// `false` if somebody opens it just now.
-fn try_unlink_own(path: &CStr, key: FileKey) -> Result<bool, OsError> {
-    let fd = match file::open(path, false) {
-        Err(error) if error.errno == libc::ENOENT => return Ok(true),
-        result => result?,
-    };
-    if file::stat(fd.as_fd())?.key != key {
-        return Ok(true);
-    }
-    let _gate = gate::enter();
-    if !lock::try_lock(fd.as_fd(), Bytes::TAKEOVER, Mode::Write)? {
-        return Ok(false);
-    }
-    if leads_to(path, key)? {
-        file::unlink(path)?;
-    }
-    drop(fd);
-    Ok(true)
+    if leads_to(path, key)? { file::unlink(path) } else { Ok(()) }
 }
 
 /// Whether the name leads to the file `key`.

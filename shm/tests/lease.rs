@@ -244,6 +244,32 @@ fn a_fork_child_is_forked_until_it_joins_anew() {
     await_death(ring.segment().domain().unwrap(), id);
 }
 
+/// Where this process's lease of the file is mapped: shared, without access rights.
+fn lease_page(dir: &Dir) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let directory = dir.path().to_str().unwrap();
+    let line = maps.lines().find(|line| line.contains("---s") && line.contains(directory)).unwrap();
+    usize::from_str_radix(line.split('-').next().unwrap(), 16).unwrap()
+}
+
+#[test]
+fn a_fork_child_that_drops_what_it_inherited_unmaps_nothing_of_its_own() {
+    let dir = Dir::new();
+    let mut owner = Some(Segment::create(&name("s"), 64, &dir.options()).unwrap());
+    let page = std::ptr::without_provenance_mut::<libc::c_void>(lease_page(&dir));
+    fork(|_| {
+        let (prot, flags) = (libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE);
+        // SAFETY: takes the place only if nothing is there: the lease's page is not inherited.
+        assert_eq!(unsafe { libc::mmap(page, 4096, prot, flags, -1, 0) }, page);
+        drop(owner.take());
+        let mut presence = 0_u8;
+        // SAFETY: `presence` is writable; the call fails where nothing is mapped.
+        assert_eq!(unsafe { libc::mincore(page, 4096, &raw mut presence) }, 0);
+    })
+    .join();
+    assert_eq!(lease_page(&dir), page.addr());
+}
+
 #[test]
 fn the_family_is_joined_anew_by_a_fork_child() {
     let segment = Segment::anonymous(64, &Options::new()).unwrap();

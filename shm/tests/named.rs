@@ -3,7 +3,7 @@
 mod family;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
 use crosslane_shm::{CopyError, CreateError, Expected, Name, OpenError, Options, Owner, Segment, sweep_in};
@@ -251,6 +251,50 @@ fn names_that_are_created_dropped_and_swept_at_once_are_never_lost_and_never_sta
     let stop = create(&dir, "stop").unwrap();
     sweeper.join();
     drop(stop);
+}
+
+#[test]
+fn an_opened_leftover_is_never_swept_away_under_its_opener() {
+    let dir = Dir::new();
+    let stop = name("stop");
+    let mut opener = fork(|parent| {
+        let mut opened = 0;
+        while !dir.file(&stop).exists() {
+            let Ok(segment) = open(&dir, "s") else { continue };
+            let led = || fs::metadata(dir.file(&name("s"))).map(|data| data.ino());
+            // While it is open here, the name leads to this file: nobody may replace or sweep it.
+            let first = led().unwrap();
+            assert_eq!(id_of(&dir), segment.header().segment_id);
+            assert_eq!(led().unwrap(), first);
+            opened += 1;
+        }
+        parent.tell(opened);
+    });
+    let sweeper = fork(|_| {
+        while !dir.file(&stop).exists() {
+            assert!(sweep_in(dir.path()).unwrap().errors.is_empty());
+        }
+    });
+    for _ in 0..4000 {
+        match create(&dir, "s") {
+            // Dropped without its name: a leftover, as a killed creator would leave it.
+            Ok(owner) => drop(owner.keep()),
+            Err(error) => assert!(matches!(error, CreateError::NameInUse { .. }), "{error}"),
+        }
+    }
+    fs::write(dir.file(&stop), "").unwrap();
+    assert!(opener.hear() > 0);
+    opener.join();
+    sweeper.join();
+    fs::remove_file(dir.file(&stop)).unwrap();
+    drop(sweep_in(dir.path()).unwrap());
+}
+
+/// The segment id in the file that the name leads to.
+fn id_of(dir: &Dir) -> [u8; 16] {
+    let mut seen = [0; 16];
+    fs::File::open(dir.file(&name("s"))).unwrap().read_exact_at(&mut seen, 24).unwrap();
+    seen
 }
 
 #[test]
