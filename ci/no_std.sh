@@ -6,6 +6,7 @@ set -euo pipefail
 
 targets=(thumbv7em-none-eabihf aarch64-unknown-none riscv32imac-unknown-none-elf)
 export CARGO_TARGET_DIR=$target/no_std
+export RUSTFLAGS="-D warnings"
 
 with_rustup() {
     has rustup || return 1
