@@ -1,0 +1,276 @@
+//! Two threads on one mapping of each protocol of `crosslane-core`, for the thread sanitizer.
+//!
+//! Built by `ci/tsan.sh` with rustc alone, together with the core, so that every instruction of it is instrumented. The
+//! threads are made with pthread_create: std is not instrumented, and its own synchronisation would hide missing edges
+//! or give false reports. Payload copies are plain under `--cfg crosslane_tsan`.
+//!
+//! `tsan CASE ITEMS`: exits 0 when every item came in order; what the sanitizer thinks is its own exit status.
+
+use core::ffi::c_void;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::AtomicU32;
+use core::time::Duration;
+
+use crosslane_core::mutex::{Acquired, LockWord};
+use crosslane_core::prim::is_still;
+use crosslane_core::{Liveness, OwnerId, Parked, Slice, Wait, WakeMode, record, spsc};
+
+unsafe extern "C" {
+    fn pthread_create(
+        thread: *mut usize,
+        attributes: *const c_void,
+        start: extern "C" fn(*mut c_void) -> *mut c_void,
+        argument: *mut c_void,
+    ) -> i32;
+    fn pthread_join(thread: usize, value: *mut *mut c_void) -> i32;
+    fn sched_yield() -> i32;
+}
+
+/// Slots of the ring, few so that it is often full and often empty.
+const SLOTS: u32 = 8;
+/// Bytes of the record ring.
+const RECORD_BYTES: u32 = 256;
+const MEMORY_BYTES: usize = 8192;
+
+#[repr(C, align(128))]
+struct Memory([u8; MEMORY_BYTES]);
+
+/// The thread of this number; nobody dies, and who waits lets others run.
+#[derive(Clone, Copy)]
+struct Env(u32);
+
+impl Wait for Env {
+    type Deadline = ();
+    fn never(&self) {}
+    fn after(&self, _: Duration) {}
+    fn park(&self, word: &AtomicU32, expected: u32, _: Slice, (): ()) -> Parked {
+        for _ in 0..100 {
+            if !is_still(word, expected) {
+                break;
+            }
+            // SAFETY: a plain call.
+            unsafe { sched_yield() };
+        }
+        Parked::Again
+    }
+    fn wake(&self, _: &AtomicU32, _: u32) -> u32 {
+        0
+    }
+    fn spins(&self) -> u32 {
+        20
+    }
+    fn in_heavy_barriers(&self) -> bool {
+        false
+    }
+    fn heavy_barrier(&self) -> bool {
+        false
+    }
+}
+
+impl Liveness for Env {
+    fn me(&self) -> Option<OwnerId> {
+        OwnerId::new(self.0, 1)
+    }
+    fn is_dead(&self, _: OwnerId) -> bool {
+        false
+    }
+}
+
+/// What both threads are given.
+struct Shared {
+    memory: NonNull<u8>,
+    items: u64,
+    run: fn(&Shared, u32),
+}
+
+struct Argument<'a>(&'a Shared, u32);
+
+extern "C" fn start(argument: *mut c_void) -> *mut c_void {
+    // SAFETY: `both` passes an `Argument` that outlives the thread.
+    let Argument(shared, thread) = unsafe { &*argument.cast::<Argument<'_>>() };
+    (shared.run)(shared, *thread);
+    null_mut()
+}
+
+fn both(shared: &Shared) {
+    let arguments = [Argument(shared, 0), Argument(shared, 1)];
+    let threads = [0, 1].map(|i: usize| {
+        let mut thread = 0;
+        let argument = (&raw const arguments[i]).cast_mut().cast();
+        // SAFETY: the argument lives until the thread has been joined below.
+        let failed = unsafe { pthread_create(&mut thread, core::ptr::null(), start, argument) };
+        assert_eq!(failed, 0);
+        thread
+    });
+    for thread in threads {
+        // SAFETY: created above and joined once.
+        assert_eq!(unsafe { pthread_join(thread, null_mut()) }, 0);
+    }
+}
+
+type Item = [u64; 5];
+
+fn item(number: u64) -> Item {
+    [number, !number, number ^ 7, number, number]
+}
+
+fn spsc_ring(shared: &Shared) -> spsc::Ring<'_, Item> {
+    // SAFETY: the memory lives as long as `shared` is borrowed, and is used for this ring alone.
+    unsafe { spsc::Ring::attach(shared.memory, MEMORY_BYTES, SLOTS, WakeMode::Fenced) }.expect("fits")
+}
+
+fn record_ring(shared: &Shared) -> record::Ring<'_> {
+    // SAFETY: as above.
+    unsafe { record::Ring::attach(shared.memory, MEMORY_BYTES, RECORD_BYTES, WakeMode::Fenced) }.expect("fits")
+}
+
+fn spsc_singles(shared: &Shared, thread: u32) {
+    if thread == 0 {
+        let mut producer = spsc_ring(shared).producer(Env(0)).expect("vacant");
+        (0..shared.items).for_each(|i| producer.push(item(i)).expect("the consumer lives"));
+    } else {
+        let mut consumer = spsc_ring(shared).consumer(Env(1)).expect("vacant");
+        (0..shared.items).for_each(|i| assert_eq!(consumer.pop(), Ok(item(i))));
+    }
+}
+
+fn spsc_batches(shared: &Shared, thread: u32) {
+    let mut done = 0;
+    if thread == 0 {
+        let mut producer = spsc_ring(shared).producer(Env(0)).expect("vacant");
+        while done < shared.items {
+            let batch: Vec<Item> = (done..shared.items).take(5).map(item).collect();
+            match producer.push_slice(&batch) {
+                Ok(count) => done += count as u64,
+                // SAFETY: a plain call.
+                Err(_) => _ = unsafe { sched_yield() },
+            }
+        }
+    } else {
+        let mut consumer = spsc_ring(shared).consumer(Env(1)).expect("vacant");
+        let mut batch = [item(0); 3];
+        while done < shared.items {
+            let count = consumer.pop_slice(&mut batch).unwrap_or(0);
+            for popped in &batch[..count] {
+                assert_eq!(*popped, item(done));
+                done += 1;
+            }
+        }
+    }
+}
+
+fn spsc_loans(shared: &Shared, thread: u32) {
+    let mut done = 0;
+    if thread == 0 {
+        let producer = spsc_ring(shared).producer(Env(0)).expect("vacant");
+        // SAFETY: both ends are this program's.
+        let mut producer = unsafe { producer.trust_peers() };
+        while done < shared.items {
+            if let Ok(mut loan) = producer.loan() {
+                *loan = item(done);
+                loan.commit();
+                done += 1;
+            }
+        }
+    } else {
+        let consumer = spsc_ring(shared).consumer(Env(1)).expect("vacant");
+        // SAFETY: as above.
+        let mut consumer = unsafe { consumer.trust_peers() };
+        while done < shared.items {
+            if let Ok(front) = consumer.front() {
+                assert_eq!(*front, item(done));
+                drop(front);
+                done += 1;
+            }
+        }
+    }
+}
+
+fn bytes(number: u64) -> Vec<u8> {
+    (0..number % 61).map(|i| (number + i).to_le_bytes()[0]).collect()
+}
+
+fn records(shared: &Shared, thread: u32) {
+    if thread == 0 {
+        let mut writer = record_ring(shared).writer(Env(0)).expect("vacant");
+        (0..shared.items).for_each(|i| writer.push(&bytes(i)).expect("the reader lives"));
+    } else {
+        let mut reader = record_ring(shared).reader(Env(1)).expect("vacant");
+        let mut buffer = [0; 64];
+        for i in 0..shared.items {
+            let len = reader.pop_into(&mut buffer).expect("the writer lives or has closed");
+            assert_eq!(buffer[..len], bytes(i));
+        }
+    }
+}
+
+fn record_loans(shared: &Shared, thread: u32) {
+    if thread == 0 {
+        let writer = record_ring(shared).writer(Env(0)).expect("vacant");
+        // SAFETY: both ends are this program's.
+        let mut writer = unsafe { writer.trust_peers() };
+        for i in 0..shared.items {
+            let record = bytes(i);
+            let mut room = writer.reserve(record.len()).expect("the reader lives");
+            let (front, back) = room.as_mut_slices();
+            front.copy_from_slice(&record[..front.len()]);
+            back.copy_from_slice(&record[front.len()..]);
+            room.commit().expect("no fork");
+        }
+    } else {
+        let reader = record_ring(shared).reader(Env(1)).expect("vacant");
+        // SAFETY: as above.
+        let mut reader = unsafe { reader.trust_peers() };
+        for i in 0..shared.items {
+            let record = reader.read().expect("the writer lives or has closed");
+            let (front, back) = record.as_slices();
+            assert_eq!([front, back].concat(), bytes(i));
+        }
+    }
+}
+
+fn mutex(shared: &Shared, thread: u32) {
+    let env = Env(thread);
+    // SAFETY: zeroed memory is a free lock; the counters stand behind it.
+    let word = unsafe { shared.memory.cast::<LockWord>().as_ref() };
+    // SAFETY: inside the memory, aligned.
+    let counters = unsafe { shared.memory.add(128) }.cast::<[u64; 4]>();
+    for _ in 0..shared.items {
+        assert_eq!(word.lock(&env, ()), Ok(Acquired::Clean));
+        // SAFETY: the lock is held, so nobody else touches the counters.
+        unsafe { (*counters.as_ptr()).iter_mut().for_each(|counter| *counter += 1) };
+        word.unlock(&env, false);
+    }
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let case = arguments.next().expect("a case");
+    let items = arguments.next().and_then(|n| n.parse().ok()).expect("a number of items");
+    let run = match case.as_str() {
+        "spsc" => spsc_singles,
+        "batches" => spsc_batches,
+        "loans" => spsc_loans,
+        "record" => records,
+        "record_loans" => record_loans,
+        "mutex" => mutex,
+        other => panic!("no case {other}"),
+    };
+    let mut memory = Box::new(Memory([0; MEMORY_BYTES]));
+    let start = NonNull::from(&mut memory.0).cast();
+    // SAFETY: nobody else uses the memory yet.
+    match case.as_str() {
+        "spsc" | "batches" | "loans" => {
+            _ = unsafe { spsc::Ring::<Item>::init(start, MEMORY_BYTES, SLOTS, WakeMode::Fenced) }.expect("fits");
+        }
+        "mutex" => {}
+        _ => _ = unsafe { record::Ring::init(start, MEMORY_BYTES, RECORD_BYTES, WakeMode::Fenced) }.expect("fits"),
+    }
+    let shared = Shared { memory: start, items, run };
+    both(&shared);
+    if case == "mutex" {
+        // SAFETY: both threads have ended.
+        assert_eq!(unsafe { start.add(128).cast::<[u64; 4]>().read() }, [2 * items; 4]);
+    }
+    println!("{case}: {items} items");
+}

@@ -1,0 +1,130 @@
+//! The cases, the time that each gets, and what must be left at the end.
+
+use core::time::Duration;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crosslane_shm::{Domain, Options};
+use crosslane_tests::watchdog;
+
+use crate::choice::Choice;
+use crate::{flow, locks, restart};
+
+/// Seconds of all cases together, if nothing is said.
+const SECONDS: f64 = 4.0;
+
+/// What a case is given.
+pub(crate) struct Given {
+    /// How long its processes run.
+    pub(crate) time: Duration,
+    pub(crate) choice: Choice,
+    /// Where its names go.
+    pub(crate) options: Options,
+}
+
+type Case = (&'static str, fn(Given) -> String);
+
+const CASES: [Case; 15] = [
+    ("flow spsc fenced", flow::spsc_fenced),
+    ("flow spsc asymmetric", flow::spsc_asymmetric),
+    ("flow spsc polling", flow::spsc_polling),
+    ("flow spsc without fences (control)", flow::spsc_without_fences),
+    ("flow spsc without wakes (control)", flow::spsc_without_wakes),
+    ("flow spsc batches", flow::spsc_batches),
+    ("flow record", flow::record),
+    ("flow record batches", flow::record_batches),
+    ("locks guards", locks::guards),
+    ("locks copies", locks::copies),
+    ("locks stopped, not killed", locks::stopped),
+    ("locks left out (control)", locks::without),
+    ("restart spsc", restart::spsc),
+    ("restart spsc released first (control)", restart::spsc_released_first),
+    ("restart record", restart::record),
+];
+
+struct Args {
+    seconds: f64,
+    seed: u64,
+    case: String,
+}
+
+fn args() -> Args {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let mut args = Args { seconds: SECONDS, seed: u64::from(now.subsec_nanos()), case: String::new() };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
+        match word.as_str() {
+            "--seconds" => args.seconds = value().parse().expect("--seconds N"),
+            "--seed" => args.seed = value().parse().expect("--seed N"),
+            "--case" => args.case = value(),
+            // What cargo passes on to every test binary is not for this one.
+            _ => {}
+        }
+    }
+    args
+}
+
+pub(crate) fn run() -> ExitCode {
+    watchdog::restrain();
+    let args = args();
+    println!("seed {}", args.seed);
+    let chosen: Vec<_> = CASES.iter().filter(|(name, _)| name.contains(&args.case)).collect();
+    assert!(!chosen.is_empty(), "no case contains {:?}", args.case);
+    let time = Duration::from_secs_f64(args.seconds / chosen.len() as f64);
+    // What is made once, and kept, is made before the count.
+    let family = Domain::family().expect("a family");
+    let fds = open_fds();
+    let folder = Folder::new();
+    for (name, case) in &chosen {
+        // Far more than a case needs on a busy machine.
+        watchdog::watch(name, 60 + 10 * u32::try_from(time.as_secs()).unwrap_or(60));
+        let options = Options::new().directory(&folder.0);
+        let choice = Choice::new(args.seed, name);
+        let began = Instant::now();
+        let report = case(Given { time, choice, options });
+        println!("{name:<38} {:5.1} s  {report}", began.elapsed().as_secs_f64());
+        assert_eq!(open_fds(), fds, "descriptors are left");
+        assert!(folder.names().is_empty(), "names are left: {:?}", folder.names());
+        assert!(!has_children(), "a process is left");
+    }
+    watchdog::watch("the end", 0);
+    drop(family);
+    println!("{} passed, 0 failed", chosen.len());
+    ExitCode::SUCCESS
+}
+
+fn open_fds() -> usize {
+    fs::read_dir("/proc/self/fd").expect("/proc").count()
+}
+
+fn has_children() -> bool {
+    // SAFETY: asks only; no status is taken.
+    let child = unsafe { libc::waitpid(-1, core::ptr::null_mut(), libc::WNOHANG) };
+    child != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::ECHILD)
+}
+
+/// A directory of our own for names, on the file system of shared memory; removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = Path::new("/dev/shm").join(format!("crosslane-stress-{}", std::process::id()));
+        fs::create_dir(&path).expect("a new directory");
+        Self(path)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).expect("our own");
+        entries.map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
