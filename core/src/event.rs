@@ -25,6 +25,7 @@
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
 //! | `event.announce` | `light`: full fence in `wake` | `heavy`: full fence in `sleep_unless` | none; store-load order: either the waker sees the flag or the waiter sees the item | `event` |
+//! | `event.bump` | `fetch_add` in `wake_all` | `heavy`: full fence in `sleep_unless` | whatever the caller of `wake_all` wrote before | `event` |
 //!
 //! In [`WakeMode::Asymmetric`] the waker's fence is a compiler fence, if its process takes part in heavy barriers, and
 //! the waiter's a process-wide barrier. In [`WakeMode::Polling`] nobody is woken, there is no fence, and the waiter sleeps in
@@ -116,10 +117,9 @@ impl EventWord {
 
     /// Wakes every sleeper, flag or no flag: for whoever repairs what a dead waker left undone, and for closing.
     pub fn wake_all<W: Wait>(&self, wait: &W) {
-        // ORDERING event.announce: SeqCst fence, as in `light`; see there.
-        fence(Ordering::SeqCst);
-        // ORDERING: Relaxed, as in `wake_slow`.
-        self.0.fetch_add(STEP, Ordering::Relaxed);
+        // ORDERING event.bump: Release. Pairs with the fence in `heavy`: who announces after this step sees what was
+        // published before it; who announced before does not fall asleep or is woken.
+        self.0.fetch_add(STEP, Ordering::Release);
         wait.wake(&self.0, u32::MAX);
     }
 
@@ -162,6 +162,7 @@ fn light<W: Wait>(mode: WakeMode, wait: &W) {
 /// The waiter's fence between "announced" and "look again"; `false` if none could be had that orders every waker.
 fn heavy<W: Wait>(mode: WakeMode, wait: &W) -> bool {
     // ORDERING event.announce: SeqCst fence. The other half of `light`; see there.
+    // And event.bump: SeqCst fence. Pairs with the Release in `wake_all`.
     match mode {
         WakeMode::Fenced => {
             fence(Ordering::SeqCst);
