@@ -268,11 +268,17 @@ impl Peers {
     /// If `count` is above 1,024.
     #[must_use]
     pub fn new(count: u32) -> Arc<Self> {
+        Self::of((0..count).map(first_generation))
+    }
+
+    /// The surroundings of these participants; an index may come with several generations.
+    #[must_use]
+    pub fn of(ids: impl IntoIterator<Item = OwnerId>) -> Arc<Self> {
+        let dead: Vec<_> = ids.into_iter().map(|id| (id, loom::sync::atomic::AtomicBool::new(false))).collect();
+        let indices = dead.iter().map(|(id, _)| id.index() as usize + 1).max().unwrap_or(0);
         Arc::new(Self {
-            dead: (0..count)
-                .map(|i| (OwnerId::new(i, 1).expect("in range"), loom::sync::atomic::AtomicBool::new(false)))
-                .collect(),
-            slices: StdMutex::new(std::vec![0; count as usize]),
+            dead,
+            slices: StdMutex::new(std::vec![0; indices]),
             sleepers: loom::sync::Mutex::new([(0, 0, 0); WORDS]),
             wakes: (0..WORDS).map(|_| loom::sync::Condvar::new()).collect(),
             parks: loom::sync::atomic::AtomicUsize::new(0),
@@ -323,6 +329,10 @@ impl Peers {
     }
 }
 
+fn first_generation(index: u32) -> OwnerId {
+    OwnerId::new(index, 1).expect("an index in range")
+}
+
 fn slot_of(sleepers: &mut [(usize, u32, u32); WORDS], word: &AtomicU32) -> usize {
     let address = core::ptr::from_ref(word) as usize;
     let slot = sleepers.iter().position(|(a, ..)| *a == address || *a == 0).expect("at most four words sleep");
@@ -331,14 +341,23 @@ fn slot_of(sleepers: &mut [(usize, u32, u32); WORDS], word: &AtomicU32) -> usize
 }
 
 impl Process {
-    /// The surroundings of participant `index`, for one thread of the model.
+    /// The surroundings of participant `index` in its first generation, for one thread of the model.
     ///
     /// # Panics
     /// If there is no such participant.
     #[must_use]
     pub fn new(peers: &Arc<Peers>, index: u32) -> Self {
-        assert!((index as usize) < peers.dead.len(), "participant {index} exists");
-        Self { peers: peers.clone(), me: OwnerId::new(index, 1).expect("in range"), asymmetric: false }
+        Self::of(peers, first_generation(index))
+    }
+
+    /// The surroundings of participant `me`, for one thread of the model.
+    ///
+    /// # Panics
+    /// If there is no such participant.
+    #[must_use]
+    pub fn of(peers: &Arc<Peers>, me: OwnerId) -> Self {
+        let _ = peers.flag(me);
+        Self { peers: peers.clone(), me, asymmetric: false }
     }
 
     /// The same process, its wakers paying by compiler fence.

@@ -290,7 +290,8 @@ impl LockWord {
             && OwnerId::from_word(word).is_some_and(|owner| owner != me && life.is_dead(owner))
     }
 
-    /// The deadline has passed, but a wake may have come with it and the lock be free.
+    /// The deadline has passed, but the lock may have become free with it; and should the surroundings say `Expired` to
+    /// a waiter that was woken, its wake must not be lost to the others.
     fn last_look_slow(&self, me: OwnerId, owner: Option<OwnerId>) -> Result<Acquired, LockError> {
         // ORDERING: Relaxed. `take` acquires what was read here.
         let word = self.0.load(Ordering::Relaxed);

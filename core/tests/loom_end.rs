@@ -1,6 +1,7 @@
 //! Every interleaving of participants that claim and close an end, with the owner killed at every access.
 #![cfg(crosslane_loom)]
 
+use crosslane_core::OwnerId;
 use crosslane_core::end::{ClaimError, End, EndWord};
 use crosslane_core::model::{Arc, Peers, Process, check, check_deaths, thread, until_killed};
 use crosslane_core::prim::{AtomicU32, Ordering};
@@ -122,5 +123,26 @@ fn an_end_is_closed_by_its_owner_only() {
         assert_eq!(world.end.peer(), End::Owned(world.process(0).id()));
         other.join().unwrap();
         assert_eq!(world.end.peer(), End::Owned(world.process(0).id()));
+    });
+}
+
+/// A claimant has proven the owner dead and is paused, while the dead one's index goes to a new process that claims the
+/// end. Only one of them may then work on the ring.
+#[test]
+fn a_claimant_paused_while_the_index_is_reused_leaves_the_new_owner_alone() {
+    check("end.generations", None, 175, || {
+        let [dead, reborn, other] = [(0, 1), (0, 2), (1, 1)].map(|(i, g)| OwnerId::new(i, g).unwrap());
+        let peers = Peers::of([dead, reborn, other]);
+        let world = Arc::new(World { end: EndWord::default(), done: AtomicU32::new(0), peers });
+        let claim = |world: &World, me| world.end.claim(&Process::of(&world.peers, me)).is_ok();
+        assert!(claim(&world, dead));
+        world.peers.kill(dead);
+        let second = {
+            let world = world.clone();
+            thread::spawn(move || claim(&world, reborn))
+        };
+        let first = claim(&world, other);
+        assert!(first != second.join().unwrap());
+        assert_eq!(world.end.peer(), End::Owned(if first { other } else { reborn }));
     });
 }

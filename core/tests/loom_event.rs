@@ -173,3 +173,59 @@ fn a_repair_is_seen_by_whoever_falls_asleep_meanwhile() {
         waiter.join().unwrap();
     });
 }
+
+#[test]
+fn two_waiters_share_a_batch() {
+    check("event.batch", Some(2), 5_900, || {
+        let world = World::new(WakeMode::Fenced);
+        let waiters = [waiting(&world, 1), waiting(&world, 2)];
+        world.items.fetch_add(2, Ordering::Relaxed);
+        world.event.wake(2, world.mode, &world.process(0));
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_unregistered_waker_beside_a_registered_one_loses_no_wake() {
+    check("event.unregistered", Some(2), 4_500, || {
+        let world = World::new(WakeMode::Asymmetric);
+        let registered = {
+            let world = world.clone();
+            thread::spawn(move || world.publish(&world.process(2)))
+        };
+        let waiter = {
+            let (world, process) = (world.clone(), world.process(1));
+            thread::spawn(move || {
+                world.wait_and_take(&process);
+                world.wait_and_take(&process);
+            })
+        };
+        world.publish(&Process::new(&world.peers, 0));
+        registered.join().unwrap();
+        waiter.join().unwrap();
+    });
+}
+
+/// A waiter dies before each access of a whole turn, so also just woken while the other sleeps, or before it passes the
+/// wake on.
+#[test]
+fn a_waiter_killed_with_the_wake_in_hand_leaves_the_item_to_the_other() {
+    check_deaths("event.woken_waiter", Some(1), 14, 5_500, |death| {
+        let world = World::new(WakeMode::Fenced);
+        let victim = {
+            let (world, process) = (world.clone(), world.process(2));
+            thread::spawn(move || {
+                let _ = until_killed(death, || world.wait_and_take(&process));
+                world.peers.kill(process.id());
+            })
+        };
+        let waiter = waiting(&world, 1);
+        let me = world.process(0);
+        world.publish(&me);
+        world.publish(&me);
+        victim.join().unwrap();
+        waiter.join().unwrap();
+    });
+}
