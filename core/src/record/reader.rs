@@ -52,7 +52,7 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
     pub fn try_pop_into(&mut self, buffer: &mut [u8]) -> Result<usize, PopError> {
         let len = self.try_next()?;
         self.take(len, buffer)?;
-        self.flush();
+        self.publish();
         Ok(len as usize)
     }
 
@@ -65,7 +65,7 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
     pub fn pop_into(&mut self, buffer: &mut [u8]) -> Result<usize, PopError> {
         let len = self.next_until(self.env.never())?;
         self.take(len, buffer)?;
-        self.flush();
+        self.publish();
         Ok(len as usize)
     }
 
@@ -76,7 +76,7 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
     pub fn pop_into_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize, PopError> {
         let len = self.next_until(self.env.after(timeout))?;
         self.take(len, buffer)?;
-        self.flush();
+        self.publish();
         Ok(len as usize)
     }
 
@@ -254,11 +254,17 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
 
     /// Steps 3 and 4, for everything that was read.
     #[inline]
+    fn publish(&mut self) {
+        self.ring.release(self.position);
+        self.released = self.position;
+        self.ring.header().writer.event.wake(1, self.ring.mode, &self.env);
+    }
+
+    /// Steps 3 and 4, if they were put off.
+    #[inline]
     fn flush(&mut self) {
         if self.position != self.released && !self.forked() {
-            self.ring.release(self.position);
-            self.released = self.position;
-            self.ring.header().writer.event.wake(1, self.ring.mode, &self.env);
+            self.publish();
         }
     }
 
@@ -363,7 +369,7 @@ impl<E: Wait + Liveness, K> Drop for RecordRef<'_, '_, E, K> {
         }
         self.reader.position = behind(self.reader.position, self.len);
         if self.publish {
-            self.reader.flush();
+            self.reader.publish();
         } else {
             self.reader.flush_quarter();
         }

@@ -216,15 +216,9 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
             if peer == End::Corrupt {
                 return Err(PushError::Corrupt);
             }
-            let ring = self.ring;
-            let env = &self.env;
-            let (tail, released, max_used) = (self.tail, self.released, ring.max_used());
-            let slept = ring.header().writer.event.sleep_unless(ring.mode, slice_behind(peer), deadline, env, || {
-                // `try_room` fails on lengths that are too long, so this one fits 32 bits.
-                let end = behind(tail, u32::try_from(len).unwrap_or(u32::MAX));
-                ring.header().reader.end.looks_closed()
-                    || ring.released(tail, released).map_or(true, |head| end.wrapping_sub(head) <= max_used)
-            });
+            let slice = slice_behind(peer);
+            let event = &self.ring.header().writer.event;
+            let slept = event.sleep_unless(self.ring.mode, slice, deadline, &self.env, || self.look_is_worthwhile(len));
             match self.try_room(len) {
                 Err(PushError::Full) => {}
                 done => return done,
@@ -244,6 +238,17 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
                 return Err(PushError::TimedOut);
             }
         }
+    }
+
+    /// Whether [`try_room`](Self::try_room) would find room, or a reason to give up.
+    fn look_is_worthwhile(&self, len: usize) -> bool {
+        // The length was found to fit, so 32 bits hold it.
+        let end = behind(self.tail, u32::try_from(len).unwrap_or(u32::MAX));
+        self.ring.header().reader.end.looks_closed()
+            || self
+                .ring
+                .released(self.tail, self.released)
+                .map_or(true, |head| end.wrapping_sub(head) <= self.ring.max_used())
     }
 
     /// Steps 2 to 4, for bytes that are all there.
