@@ -13,7 +13,8 @@
 //! `capacity` slots, a power of two >= 2; position `q` lives in slot `q mod capacity`; `seq` of slot `i` starts as `i`.
 //!
 //! Producer at position `p`:
-//! 1. `seq == p`: free; else full;
+//! 1. `seq == p`: free; else full. Or the same of a slot further on: slots become free in order, so when that one is
+//!    free, so are those before it, and nothing is asked until `p` comes there;
 //! 2. write the payload;
 //! 3. `seq.store(p + 1)`: published; `p += 1`;
 //! 4. wake the consumer if it may sleep.
@@ -61,7 +62,7 @@ use crate::end::{ClaimError, End, EndWord};
 use crate::event::{EventWord, Slept};
 use crate::owner::OwnerId;
 use crate::plain::Plain;
-use crate::prim::{InPlace, Ordering, WORD_BYTES, Word, copy_in, copy_out, pause};
+use crate::prim::{InPlace, Ordering, WORD_BYTES, Word, copy_in, copy_out, pause, prefetch};
 use crate::trust::{Trusted, Untrusted};
 use crate::wait::{Liveness, Slice, Wait, WakeMode};
 
@@ -69,6 +70,10 @@ use crate::wait::{Liveness, Slice, Wait, WakeMode};
 pub const MAX_CAPACITY: u32 = 1 << 30;
 /// The largest alignment of an item, in bytes: that of a slot.
 pub const MAX_ALIGN: usize = 64;
+
+/// The furthest that a producer looks ahead for free slots. Far enough that a look costs nothing for each item, and near
+/// enough that what it asks for is still cached when it is needed.
+const LOOK_AHEAD: u64 = 256;
 
 /// Keeps what one side writes out of the other side's cache lines, and out of their neighbours, which x86 fetches in
 /// pairs.
@@ -233,6 +238,10 @@ impl<'m, T: Plain> Ring<'m, T> {
         if words <= 8 { if words <= 2 { 2 } else { words.next_power_of_two() } } else { words.next_multiple_of(8) }
     };
 
+    /// How far ahead of its position a side asks for a slot's line: 256 bytes, or one slot if that is more. Nearer hides
+    /// less of the way between two cores; further takes lines away from the other side, which is still at them.
+    const AHEAD: u64 = if Self::STRIDE < 32 { 32 / Self::STRIDE as u64 } else { 1 };
+
     /// Size and alignment (128) of the memory of a ring of `capacity` slots.
     ///
     /// # Errors
@@ -327,8 +336,9 @@ impl<'m, T: Plain> Ring<'m, T> {
     pub fn producer<E: Wait + Liveness>(&self, env: E) -> Result<Producer<'m, T, E>, ClaimError> {
         let me = env.me().ok_or(ClaimError::Forked)?;
         self.header().ends.0.producer.claim(&env)?;
-        let mut producer = Producer { ring: *self, env, me, position: 0, trust: PhantomData };
+        let mut producer = Producer { ring: *self, env, me, position: 0, free_until: 0, look: 1, trust: PhantomData };
         producer.position = self.rebuild(Rebuild::Producer)?;
+        producer.free_until = producer.position;
         Ok(producer)
     }
 
@@ -434,6 +444,15 @@ impl<'m, T: Plain> Ring<'m, T> {
         } else {
             Seen::Nonsense
         }
+    }
+
+    /// Asks for the line of the slot that this side comes to soon.
+    ///
+    /// Without it the lines come one after the other, each for the full way between two cores: where the position lies in
+    /// memory and not in a register, the CPU hardly runs ahead of the line that it waits for.
+    #[inline]
+    fn ask_ahead(&self, position: u64) {
+        prefetch(self.slot(position + Self::AHEAD));
     }
 
     #[inline]
@@ -569,6 +588,10 @@ pub struct Producer<'m, T: Plain, E: Wait + Liveness, K = Untrusted> {
     env: E,
     me: OwnerId,
     position: u64,
+    /// The slots from `position` up to this one are known to be free. Never below `position`.
+    free_until: u64,
+    /// How many slots ahead the next look goes, 1..=`LOOK_AHEAD`.
+    look: u64,
     trust: PhantomData<fn() -> K>,
 }
 
@@ -583,7 +606,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
     #[inline]
     pub fn try_push(&mut self, item: T) -> Result<(), PushError> {
         self.alive()?;
-        self.room()?;
+        self.find_room()?;
         self.ring.write(self.position, &item);
         self.publish(1);
         Ok(())
@@ -631,15 +654,18 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
             return Ok(0);
         }
         // The consumer frees in order: if the last slot of the batch is free, so are those before it.
-        let count = match self.ring.producer_sees(self.position + wanted as u64 - 1) {
-            Seen::Mine => wanted,
-            _ => self.free_slots(wanted)?,
+        let end = self.position + wanted as u64;
+        let count = if end <= self.free_until || self.ring.producer_sees(end - 1) == Seen::Mine {
+            wanted
+        } else {
+            self.free_slots(wanted)?
         };
         for (position, item) in (self.position..).zip(&items[..count]) {
             self.ring.write(position, item);
             self.ring.publish(position);
         }
         self.position += count as u64;
+        self.free_until = self.free_until.max(self.position);
         #[expect(clippy::cast_possible_truncation, reason = "at most the capacity, a u32")]
         self.ring.header().not_empty.0.wake(count as u32, self.ring.mode, &self.env);
         Ok(count)
@@ -677,12 +703,41 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
         let this = core::mem::ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped, so the environment moves exactly once.
         let env = unsafe { core::ptr::read(&raw const this.env) };
-        Producer { ring: this.ring, env, me: this.me, position: this.position, trust: PhantomData }
+        let Self { ring, me, position, free_until, look, .. } = *this;
+        Producer { ring, env, me, position, free_until, look, trust: PhantomData }
     }
 
     #[inline]
     fn alive(&self) -> Result<(), PushError> {
         if self.env.me() == Some(self.me) { Ok(()) } else { Err(PushError::Forked) }
+    }
+
+    /// Makes sure that the slot at the position is free.
+    #[inline]
+    fn find_room(&mut self) -> Result<(), PushError> {
+        if self.position == self.free_until {
+            self.look_ahead()?;
+        }
+        if self.position + Ring::<T>::AHEAD < self.free_until {
+            self.ring.ask_ahead(self.position);
+        }
+        Ok(())
+    }
+
+    /// Looks twice as far each time that the furthest slot is free, and half as far each time that it is not, so that a
+    /// producer with room hardly ever reads what its consumer writes.
+    #[inline(never)]
+    fn look_ahead(&mut self) -> Result<(), PushError> {
+        let end = self.position + self.look;
+        if self.ring.producer_sees(end - 1) == Seen::Mine {
+            self.free_until = end;
+            self.look = (self.look * 2).min(LOOK_AHEAD).min(u64::from(self.ring.capacity));
+            return Ok(());
+        }
+        self.look = (self.look / 2).max(1);
+        self.room()?;
+        self.free_until = self.position + 1;
+        Ok(())
     }
 
     #[inline]
@@ -759,7 +814,7 @@ impl<'m, T: Plain, E: Wait + Liveness> Producer<'m, T, E, Trusted> {
     /// A process killed while it holds the loan has pushed nothing.
     pub fn loan(&mut self) -> Result<Loan<'_, 'm, T, E>, PushError> {
         self.alive()?;
-        self.room()?;
+        self.find_room()?;
         // SAFETY:
         // - the slot has room for a `T` at `PAYLOAD`, which is aligned for it, since slots are aligned to `STRIDE`;
         // - it is free, so by the protocol, to which the peers keep (`trust_peers`), nobody else touches it until it is
@@ -940,6 +995,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
     /// The slot is filled: copy the item and free the slot.
     #[inline]
     fn take(&mut self) -> T {
+        self.ring.ask_ahead(self.position);
         let item = self.ring.read(self.position);
         self.release();
         item

@@ -142,7 +142,7 @@ fn published_prefix(got: &[u64], pushed: u64) {
 /// The producer is killed before each of its accesses; its successor goes on while the consumer moves.
 #[test]
 fn a_killed_producer_is_succeeded_while_the_consumer_moves_on() {
-    check_deaths("spsc.producer_killed", Some(2), 15, 4_000, |death| {
+    check_deaths("spsc.producer_killed", Some(2), 16, 4_000, |death| {
         let world = World::polling();
         let mut consumer = world.consumer(1);
         // A slot of the lap before, so that the rebuild sees a freed one too.
@@ -320,7 +320,7 @@ fn a_sleeping_producer_sees_that_its_consumer_has_ended() {
 /// The producer dies before each of its accesses, among them between publishing and waking.
 #[test]
 fn a_sleeping_consumer_gets_the_last_item_of_a_dead_producer_and_then_its_death() {
-    check_deaths("spsc.peer_died", Some(2), 17, 18_000, |death| {
+    check_deaths("spsc.peer_died", Some(2), 18, 18_000, |death| {
         let world = World::new(WakeMode::Fenced);
         let mut producer = world.producer(0);
         let mut consumer = world.consumer(1);

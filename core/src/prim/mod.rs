@@ -19,6 +19,8 @@ pub(crate) mod modelled;
 use modelled as face;
 
 pub use core::sync::atomic::Ordering;
+#[cfg(target_has_atomic = "64")]
+pub(crate) use face::prefetch;
 pub use face::{AtomicU32, fence};
 #[cfg(target_has_atomic = "64")]
 pub use face::{AtomicU64, InPlace, Word, copy_in, copy_out};

@@ -18,6 +18,9 @@ pub(crate) fn pause() {
     loom::thread::yield_now();
 }
 
+/// A hint to the CPU, which changes no execution.
+pub(crate) fn prefetch(_: NonNull<Word>) {}
+
 /// A compiler fence is modelled as the full fence whose place it takes.
 #[track_caller]
 pub(crate) fn compiler_fence(order: Ordering) {

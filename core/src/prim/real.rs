@@ -6,6 +6,8 @@ pub use core::sync::atomic::{AtomicU32, fence};
 #[cfg(target_has_atomic = "64")]
 pub use core::sync::atomic::AtomicU64;
 #[cfg(target_has_atomic = "64")]
+pub(crate) use words::prefetch;
+#[cfg(target_has_atomic = "64")]
 pub use words::{InPlace, Word, copy_in, copy_out};
 
 /// One pause of a spin loop.
@@ -67,6 +69,19 @@ mod words {
         ) -> Result<u64, u64> {
             self.0.compare_exchange(current, new, success, failure)
         }
+    }
+
+    /// Asks the CPU for the cache line of `word`, to be written soon. A hint: no access takes place.
+    #[inline]
+    pub(crate) fn prefetch(word: NonNull<Word>) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: no address makes the instruction fail, and it changes nothing but what lies in which cache; CPUs that
+        // do not have it take it for a no-op.
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) word.as_ptr(), options(nostack, preserves_flags));
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = word;
     }
 
     /// Copies `len` private bytes into shared words; the rest of the last word becomes 0.
