@@ -153,6 +153,7 @@ impl<T: Plain, R: RawLock, K> Mutex<T, R, K> {
     /// # Crash
     /// A process killed inside leaves `OwnerDied` to the next one, with the old value, or with a torn one if it was
     /// killed while the copy was written back.
+    #[inline]
     pub fn update<O>(&self, change: impl FnOnce(&mut T) -> O) -> Result<O, LockError<Repair<'_, T, R>>> {
         self.changed(self.raw.lock(Deadline::never()).map_err(timed_out), change)
     }
@@ -187,6 +188,7 @@ impl<T: Plain, R: RawLock, K> Mutex<T, R, K> {
         held_or_repair(held, acquired, copy, self.value).map(|_held| copy)
     }
 
+    #[inline]
     fn changed<'a, O>(
         &'a self,
         locked: Result<Acquired, LockError<Repair<'a, T, R>>>,
@@ -202,6 +204,7 @@ impl<T: Plain, R: RawLock, K> Mutex<T, R, K> {
         Ok(output)
     }
 
+    #[inline]
     fn held<G>(&self, locked: Result<Acquired, LockError<G>>) -> Result<(Held<'_, R>, Acquired), LockError<G>> {
         locked.map(|acquired| (Held { raw: &self.raw, poison: false }, acquired))
     }
@@ -228,6 +231,7 @@ impl<T: Plain, R: RawLock> Mutex<T, R, Trusted> {
     ///
     /// # Crash
     /// A process killed inside, or with the guard in hand, leaves `OwnerDied` to the next one.
+    #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T, R>, LockError<MutexGuard<'_, T, R>>> {
         self.lent(self.raw.lock(Deadline::never()).map_err(timed_out))
     }
@@ -236,6 +240,7 @@ impl<T: Plain, R: RawLock> Mutex<T, R, Trusted> {
     ///
     /// # Errors
     /// As `lock`, and [`LockError::WouldBlock`].
+    #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T, R>, LockError<MutexGuard<'_, T, R>>> {
         self.lent(self.raw.try_lock().map_err(would_block))
     }
@@ -244,10 +249,12 @@ impl<T: Plain, R: RawLock> Mutex<T, R, Trusted> {
     ///
     /// # Errors
     /// As `lock`, and [`LockError::TimedOut`].
+    #[inline]
     pub fn lock_timeout(&self, timeout: Duration) -> Result<MutexGuard<'_, T, R>, LockError<MutexGuard<'_, T, R>>> {
         self.lent(self.raw.lock(Deadline::after(timeout)).map_err(timed_out))
     }
 
+    #[inline]
     fn lent<'a>(
         &'a self,
         locked: Result<Acquired, LockError<MutexGuard<'a, T, R>>>,
