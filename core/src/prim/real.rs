@@ -98,17 +98,17 @@ mod words {
         }
         #[cfg(not(crosslane_tsan))]
         {
+            #[cfg_attr(
+                any(not(target_arch = "x86_64"), miri),
+                expect(unused_mut, reason = "no part is copied otherwise")
+            )]
             // SAFETY: the caller's contract.
-            #[cfg_attr(
-                any(not(target_arch = "x86_64"), miri),
-                expect(unused_mut, reason = "no part is copied otherwise")
-            )]
             let mut bytes = unsafe { core::slice::from_raw_parts(src, len) };
-            // SAFETY: the caller's contract; words are atomic, so shared references may alias a peer's writes.
             #[cfg_attr(
                 any(not(target_arch = "x86_64"), miri),
                 expect(unused_mut, reason = "no part is copied otherwise")
             )]
+            // SAFETY: the caller's contract; words are atomic, so shared references may alias a peer's writes.
             let mut words = unsafe { core::slice::from_raw_parts(dst.as_ptr(), len.div_ceil(WORD_BYTES)) };
             #[cfg(all(target_arch = "x86_64", not(miri)))]
             if len >= OPAQUE_BYTES {
@@ -148,17 +148,17 @@ mod words {
         }
         #[cfg(not(crosslane_tsan))]
         {
+            #[cfg_attr(
+                any(not(target_arch = "x86_64"), miri),
+                expect(unused_mut, reason = "no part is copied otherwise")
+            )]
             // SAFETY: the caller's contract; the bytes are only written.
-            #[cfg_attr(
-                any(not(target_arch = "x86_64"), miri),
-                expect(unused_mut, reason = "no part is copied otherwise")
-            )]
             let mut bytes = unsafe { core::slice::from_raw_parts_mut(dst.cast::<MaybeUninit<u8>>(), len) };
-            // SAFETY: the caller's contract; words are atomic, so shared references may alias a peer's writes.
             #[cfg_attr(
                 any(not(target_arch = "x86_64"), miri),
                 expect(unused_mut, reason = "no part is copied otherwise")
             )]
+            // SAFETY: the caller's contract; words are atomic, so shared references may alias a peer's writes.
             let mut words = unsafe { core::slice::from_raw_parts(src.as_ptr(), len.div_ceil(WORD_BYTES)) };
             #[cfg(all(target_arch = "x86_64", not(miri)))]
             if len >= OPAQUE_BYTES {
