@@ -16,7 +16,7 @@ use crate::cast::{COMPANION, Cast, DRIVER, LeasedHome, PREDECESSOR, ToldCast, VI
 /// How long anybody waits for the lock: longer than any deadline of the sweep's, so that a hang shows as one.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the driver waits: a survivor that gets no lock says so itself.
-const SURVIVOR: Duration = Duration::from_millis(250);
+const SURVIVOR: Duration = Duration::from_millis(500);
 
 /// Where the lock is when the victim begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,9 +132,10 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
     for (plan, lying) in cases {
         play::<Real>(wanted, table, &plan, lying, PATIENCE);
     }
-    let short = Duration::from_millis(4);
-    play::<Real>(wanted, table, &Plan::new("mutex: transaction", 60).paused(), Lying::Free, short);
-    play::<Real>(wanted, table, &Plan::new("mutex: takeover", 80).paused(), Lying::WithTheDead, short);
+    let short = Duration::from_millis(1);
+    let paused = |name| Plan::new(name, 60).paused().cut(Cut::Edges { stride: 3 });
+    play::<Real>(wanted, table, &paused("mutex: transaction"), Lying::Free, short);
+    play::<Real>(wanted, table, &paused("mutex: takeover"), Lying::WithTheDead, short);
     two_deaths::<Real>(wanted, table, PairPlan { name: "mutex: takeover", floor: 10_000, seeded: false });
 
     let seed = |name| Plan::new(name, 10).seeded();

@@ -9,19 +9,22 @@ use core::time::Duration;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crosslane_shm::{Attached, CreateError, Expected, Name, OpenError, Options, Owner, Probe, Segment, sweep_in};
+use crosslane_core::OwnerId;
+use crosslane_shm::{
+    Attached, CreateError, Domain, Expected, Name, OpenError, Options, Owner, Probe, Segment, sweep_in,
+};
 use crosslane_tests::child::{Child, End, die};
 use crosslane_tests::futex::{futex_wait, futex_wake};
 use crosslane_tests::mapping::Mapping;
 use crosslane_tests::report::Table;
-use crosslane_tests::sweep::{Cut, Plan, Scene, sweep};
+use crosslane_tests::sweep::{Cut, Plan, Role, Scene, sweep};
 
 use crate::Wanted;
 
 /// Bytes of each segment.
 const LEN_BYTES: u64 = 64;
 /// Instructions between two points that are not at a system call.
-const STRIDE: u64 = 89;
+const STRIDE: u64 = 149;
 /// How long a child of the driver's may take.
 const CHILD: Duration = Duration::from_secs(5);
 /// How long an open or create waits for somebody who is in the way: the paused one is there until the interlude ends.
@@ -82,6 +85,7 @@ struct Play<'a> {
     mine: Option<Owner<Segment>>,
     opened: Option<Attached<Segment>>,
     victims: Option<Owner<Segment>>,
+    robbed: bool,
 }
 
 fn name() -> Name {
@@ -154,7 +158,12 @@ impl<'a> Play<'a> {
             }
             Part::Create | Part::Unlink | Part::CreateInPlace => None,
         };
-        Self { directory, part, interlude, mine, opened: None, victims: None }
+        Self { directory, part, interlude, mine, opened: None, victims: None, robbed: false }
+    }
+
+    fn must_exist(&mut self, path: &Path) -> Result<(), CreateError> {
+        self.robbed = fs::metadata(path).is_err();
+        Ok(())
     }
 
     fn act(&mut self) -> Result<(), String> {
@@ -170,13 +179,18 @@ impl<'a> Play<'a> {
                 }
                 Ok(())
             }
-            Part::Create | Part::CreateOverLeftover => create(self.directory, VICTIMS).map(|owner| {
-                self.victims = Some(owner);
-            }),
+            Part::Create | Part::CreateOverLeftover => match create(self.directory, VICTIMS) {
+                Ok(owner) => {
+                    self.victims = Some(owner);
+                    self.must_exist(&path)
+                }
+                Err(error) => Err(error),
+            },
             Part::OpenLiving | Part::OpenLeftover => match open(self.directory) {
                 Ok(opened) => {
                     self.opened = Some(opened);
-                    Ok(())
+                    // From here on it is in use: nobody may take the name away but its owner.
+                    self.must_exist(&path)
                 }
                 // What it may find when the driver was quicker.
                 Err(OpenError::NotFound | OpenError::Busy) if self.interlude != Interlude::Nothing => Ok(()),
@@ -192,6 +206,7 @@ impl<'a> Play<'a> {
             }
         };
         match done {
+            Ok(()) if self.robbed => Err("it is in use, and its name is gone".into()),
             Ok(()) => Ok(()),
             Err(CreateError::NameInUse { .. }) if self.interlude != Interlude::Nothing => Ok(()),
             Err(error) => Err(format!("create: {error:?}")),
@@ -327,7 +342,7 @@ impl Scene for Membership<'_> {
             }
         });
         futex_wait(id, 0, CHILD);
-        let id = crosslane_core::OwnerId::from_word(id.load(SeqCst));
+        let id = OwnerId::from_word(id.load(SeqCst));
         let Some(id) = id else { return Err(format!("a newcomer: {:?}", member.wait(CHILD))) };
         domain.reap().map_err(|error| format!("reap: {error:?}"))?;
         if domain.probe(id) != Ok(Probe::NotProven) {
@@ -339,6 +354,61 @@ impl Scene for Membership<'_> {
             Ok(Probe::Dead) => Ok(()),
             other => Err(format!("the dead {id}: {other:?}")),
         }
+    }
+}
+
+/// A newcomer pauses on its way in while the driver looks for the dead; once it has an id, a member must find it alive.
+struct Newcomer<'a> {
+    segment: &'a Segment,
+    joined: Option<Segment>,
+    id: &'a AtomicU32,
+    probed: &'a AtomicU32,
+}
+
+/// In place of an id: there will be none.
+const NOBODY: u32 = u32::MAX;
+
+impl Scene for Newcomer<'_> {
+    fn operate(&mut self) {
+        let segment = self.segment.rejoin().expect("places are left");
+        let id = segment.domain().and_then(Domain::me).expect("an id");
+        self.joined = Some(segment);
+        self.id.store(id.to_word(), SeqCst);
+        futex_wake(self.id, 1);
+        while self.probed.load(SeqCst) == 0 {
+            futex_wait(self.probed, 0, CHILD);
+        }
+    }
+
+    fn companion(&mut self, _: usize) -> Result<(), String> {
+        let segment = self.segment.rejoin().map_err(|error| format!("{error:?}"))?;
+        let domain = segment.domain().ok_or("no member")?;
+        while self.id.load(SeqCst) == 0 {
+            futex_wait(self.id, 0, CHILD);
+        }
+        let word = self.id.load(SeqCst);
+        let found = OwnerId::from_word(word).map(|id| domain.probe(id));
+        self.probed.store(1, SeqCst);
+        futex_wake(self.probed, 1);
+        match found {
+            Some(Ok(Probe::NotProven)) => Ok(()),
+            _ if word == NOBODY => Ok(()),
+            other => Err(format!("the newcomer, who lives: {other:?}")),
+        }
+    }
+
+    fn interlude(&mut self) -> Result<(), String> {
+        let domain = self.segment.domain().ok_or("no member")?;
+        domain.reap().map(|_| ()).map_err(|error| format!("reap: {error:?}"))
+    }
+
+    fn reap(&mut self) {
+        let _ = self.id.compare_exchange(0, NOBODY, SeqCst, SeqCst);
+        futex_wake(self.id, 1);
+    }
+
+    fn survive(&mut self, _: bool) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -398,6 +468,18 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table, directory: &Path) {
             let plan = Plan::new(name, 100).cut(Cut::Edges { stride });
             table.add(sweep(&plan, wanted.effort, || Membership { segment: &segment, joined: None, leaves }));
         }
+    }
+
+    let plan = Plan::new("domain: join | reap", 100).role(Role::PeersAsleep(1)).paused().cut(Cut::Edges { stride: 7 });
+    if wanted.is(plan.name) {
+        let segment = Segment::anonymous(LEN_BYTES, &Options::new()).expect("a small segment");
+        let page = Mapping::new(8);
+        // SAFETY: integers in atomics: every bit pattern is one.
+        let [id, probed]: &[AtomicU32; 2] = unsafe { page.at(0) };
+        table.add(sweep(&plan, wanted.effort, || {
+            page.clear();
+            Newcomer { segment: &segment, joined: None, id, probed }
+        }));
     }
 
     let plan = Plan::new("name filled in place", 1).cut(calls).seeded();

@@ -135,10 +135,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Every instruction of `name`, the victim alone, killed; at most two seconds for anybody to finish.
+    /// Every instruction of `name`, the victim alone, killed; at most five seconds for anybody to finish.
     #[must_use]
     pub fn new(name: &'static str, floor: u64) -> Self {
-        let deadline = Duration::from_secs(2);
+        let deadline = Duration::from_secs(5);
         Self { name, role: Role::Alone, fate: Fate::Kill, cut: Cut::Every, floor, seeded: false, deadline }
     }
 

@@ -91,9 +91,9 @@ impl Wait for Told<'_> {
             return Parked::Expired;
         }
         let slice = match slice {
-            Slice::Short => Duration::from_millis(1),
-            Slice::Owner => Duration::from_millis(2),
-            Slice::Long => Duration::from_millis(50),
+            Slice::Short => Duration::from_micros(500),
+            Slice::Owner => Duration::from_micros(500),
+            Slice::Long => Duration::from_millis(20),
         };
         let left = deadline.map_or(slice, |at| Duration::from_nanos(at.saturating_sub(now_ns())));
         if left.is_zero() {
