@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Every fuzz target for FUZZ_SECONDS (20) under the address sanitizer, from its committed corpus: nothing may be found, and
+# enough inputs must have run. Then each target with its planted bug, which must be found.
+#
+# New inputs go to a directory that is removed at the end; FUZZ_KEEP=DIR keeps them (and crashes) there.
+set -euo pipefail
+. "$(dirname "$0")/lib/tools.sh"
+
+seconds=${FUZZ_SECONDS:-20}
+# Longest search for a planted bug.
+planted_seconds=60
+# Target, and the fewest inputs a second on two cores that others use too (a tenth of what was measured).
+targets=(
+    "spsc_ops 500"
+    "record_ops 500"
+    "hostile_spsc 500"
+    "hostile_record 500"
+    "hostile_words 500"
+    "scribble 20"
+    "segment_open 50"
+    "names 500"
+)
+
+nightly
+cargo_install cargo-fuzz 300
+for file in fuzz/fuzz_targets/*.rs; do
+    [[ " ${targets[*]}" == *" $(basename "$file" .rs) "* ]] || {
+        echo "fault: $file is not in the list of this script"
+        exit 1
+    }
+done
+
+(cd fuzz && cargo +nightly fuzz build --target-dir "$target/fuzz" 2>&1 | tail -n 1)
+binaries=$(dirname "$(find "$target/fuzz" -path '*/release/spsc_ops' -type f | head -n 1)")
+work=${FUZZ_KEEP:-$(mktemp -d)}
+[ -n "${FUZZ_KEEP:-}" ] || trap 'rm -rf "$work"' EXIT
+export TMPDIR=$work
+# The quarantine is most of what the sanitizer keeps in memory.
+export ASAN_OPTIONS=quarantine_size_mb=16:detect_leaks=1
+# Long inputs from the start: a hostile peer needs several stores, and some operations after them.
+limits=(-timeout=10 -rss_limit_mb=512 -max_len=512 -len_control=0 -print_final_stats=1)
+
+# fuzz NAME SECONDS: prints libFuzzer's report; its exit status.
+fuzz() {
+    local name=$1
+    mkdir -p "$work/$name"
+    timeout $((2 * $2 + 60)) "$binaries/$name" "${limits[@]}" -max_total_time="$2" -artifact_prefix="$work/$name-" \
+        "$work/$name" "fuzz/corpus/$name" 2>&1
+}
+
+failed=0
+total=0
+for row in "${targets[@]}"; do
+    read -r name floor <<<"$row"
+    status=0
+    report=$(fuzz "$name" "$seconds") || status=$?
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' <<<"$report")
+    runs=${runs:-0}
+    total=$((total + runs))
+    printf '%-15s %9d inputs %7d/s\n' "$name" "$runs" $((runs / seconds))
+    if [ "$status" != 0 ]; then
+        tail -n 60 <<<"$report"
+        for crash in "$work/$name"-*; do
+            echo "$crash:" && base64 -w 0 "$crash" && echo
+        done
+        failed=1
+    elif [ $((runs / seconds)) -lt "$floor" ]; then
+        echo "fault: $name ran fewer than $floor inputs a second"
+        failed=1
+    fi
+done
+
+for row in "${targets[@]}"; do
+    read -r name _ <<<"$row"
+    status=0
+    began=$SECONDS
+    report=$(CROSSLANE_PLANTED=1 fuzz "$name" "$planted_seconds") || status=$?
+    if [ "$status" = 0 ] || ! grep -qE 'AddressSanitizer|deadly signal|panicked' <<<"$report"; then
+        echo "fault: the planted bug of $name was not found in $planted_seconds s"
+        failed=1
+    else
+        echo "found the planted bug of $name in $((SECONDS - began)) s: $(grep -m 1 -E 'panicked|ERROR: AddressSanitizer' <<<"$report" | cut -c 1-110)"
+    fi
+done
+echo "$total inputs, ${#targets[@]} targets"
+exit "$failed"
