@@ -4,6 +4,8 @@
 set -euo pipefail
 . "$(dirname "$0")/lib/tools.sh"
 
+# These count the process's own mappings and pages, of which the sanitizer makes more.
+not_here=(--skip ten_thousand_cycles_leave_nothing --skip a_tebibyte_is_refused_before_a_page_is_touched)
 # Tests that must have passed. Raise it when there are more.
 least_tests=100
 
@@ -32,7 +34,7 @@ RUST
 log=$work/log
 status=0
 timeout 900 cargo +nightly test --quiet --target "$host" -p crosslane-core -p crosslane-sync -p crosslane-shm \
-    -p crosslane-fuzz-bodies --lib --tests >"$log" 2>&1 || status=$?
+    -p crosslane-fuzz-bodies --lib --tests -- "${not_here[@]}" >"$log" 2>&1 || status=$?
 tests=$(sed -n 's/^test result: ok. \([0-9]*\) passed.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')
 if [ "$status" != 0 ] || grep -q "AddressSanitizer" "$log"; then
     tail -n 80 "$log"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every fuzz target for FUZZ_SECONDS (20) under the address sanitizer, from its committed corpus: nothing may be found, and
-# enough inputs must have run. Then each target with its planted bug, which must be found.
+# enough inputs must have run. Then each target with its planted bug, which must be found from nothing.
 #
 # New inputs go to a directory that is removed at the end; FUZZ_KEEP=DIR keeps them (and crashes) there.
 set -euo pipefail
@@ -40,12 +40,13 @@ export ASAN_OPTIONS=quarantine_size_mb=16:detect_leaks=1
 # Long inputs from the start: a hostile peer needs several stores, and some operations after them.
 limits=(-timeout=10 -rss_limit_mb=512 -max_len=512 -len_control=0 -print_final_stats=1)
 
-# fuzz NAME SECONDS: prints libFuzzer's report; its exit status.
+# fuzz NAME SECONDS DIRECTORY...: prints libFuzzer's report; its exit status. New inputs go to the first directory.
 fuzz() {
-    local name=$1
-    mkdir -p "$work/$name"
-    timeout $((2 * $2 + 60)) "$binaries/$name" "${limits[@]}" -max_total_time="$2" -artifact_prefix="$work/$name-" \
-        "$work/$name" "fuzz/corpus/$name" 2>&1
+    local name=$1 seconds=$2
+    shift 2
+    mkdir -p "$1"
+    timeout $((2 * seconds + 60)) "$binaries/$name" "${limits[@]}" -max_total_time="$seconds" \
+        -artifact_prefix="$1-" "$@" 2>&1
 }
 
 failed=0
@@ -53,7 +54,7 @@ total=0
 for row in "${targets[@]}"; do
     read -r name floor <<<"$row"
     status=0
-    report=$(fuzz "$name" "$seconds") || status=$?
+    report=$(fuzz "$name" "$seconds" "$work/$name" "fuzz/corpus/$name") || status=$?
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' <<<"$report")
     runs=${runs:-0}
     total=$((total + runs))
@@ -61,7 +62,7 @@ for row in "${targets[@]}"; do
     if [ "$status" != 0 ]; then
         tail -n 60 <<<"$report"
         for crash in "$work/$name"-*; do
-            echo "$crash:" && base64 -w 0 "$crash" && echo
+            [ ! -f "$crash" ] || echo "$crash: $(base64 -w 0 "$crash")"
         done
         failed=1
     elif [ $((runs / seconds)) -lt "$floor" ]; then
@@ -74,7 +75,7 @@ for row in "${targets[@]}"; do
     read -r name _ <<<"$row"
     status=0
     began=$SECONDS
-    report=$(CROSSLANE_PLANTED=1 fuzz "$name" "$planted_seconds") || status=$?
+    report=$(CROSSLANE_PLANTED=1 fuzz "$name" "$planted_seconds" "$work/planted-$name") || status=$?
     if [ "$status" = 0 ] || ! grep -qE 'AddressSanitizer|deadly signal|panicked' <<<"$report"; then
         echo "fault: the planted bug of $name was not found in $planted_seconds s"
         failed=1
