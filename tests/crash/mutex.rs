@@ -181,7 +181,7 @@ pub(crate) fn leased(wanted: &Wanted, table: &mut Table) {
         (Plan::new("leased: takeover", 80).cut(Cut::Edges { stride: 5 }), Lying::WithTheDead),
     ];
     for (plan, lying) in cases {
-        if wanted.is(plan.name) {
+        if wanted.is(plan.name) && LeasedHome::lets_sleep(plan.role) {
             let home = LeasedHome::new(plan.role);
             cast_with::<LockWord, _>(wanted, table, &plan, lying, PATIENCE, || home.cast());
         }

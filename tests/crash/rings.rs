@@ -428,7 +428,7 @@ fn leased_play<'m, R: Channel<'m>>(
     role: Role,
 ) {
     let name = format!("leased {ring}: {}", part.name()).leak();
-    if wanted.is(name) {
+    if wanted.is(name) && LeasedHome::lets_sleep(role) {
         let home = LeasedHome::new(role);
         let plan = Plan::new(name, 30).role(role);
         let make = || Play::<'m, _, R>::new(memory, notes, home.cast(), part, role);

@@ -158,7 +158,7 @@ impl Control {
         futex_wake(&self.resume, u32::MAX);
     }
 
-    /// Where the victim ended: address of the next instruction in the image `base`, and its bytes.
+    /// Where the victim was last: the address of its next instruction, and if it was struck there, the bytes.
     #[must_use]
     pub fn place(&self) -> Option<(u64, [u8; 16])> {
         let rip = self.rip.load(SeqCst);
@@ -176,6 +176,7 @@ impl Control {
         }
         let steps = self.steps.load(Relaxed) + 1;
         self.steps.store(steps, Relaxed);
+        self.rip.store(rip, Relaxed);
         let code = core::ptr::with_exposed_provenance::<u16>(usize::try_from(rip).unwrap_or(0));
         // SAFETY: the instruction that this process is about to execute: mapped, and readable in ordinary images.
         let calls = unsafe { code.read_unaligned() } == SYSCALL;
@@ -191,7 +192,6 @@ impl Control {
 
     #[cold]
     fn strike(&self, rip: u64) {
-        self.rip.store(rip, SeqCst);
         for (i, word) in self.code.iter().enumerate() {
             let code = core::ptr::with_exposed_provenance::<u64>(usize::try_from(rip).unwrap_or(0) + 8 * i);
             // SAFETY: code of the running image, which goes on for more than 16 bytes: the exit of this process is

@@ -53,7 +53,9 @@ impl Role {
         }
     }
 
-    fn sleeps(self) -> bool {
+    /// Whether the victim sleeps under the knife.
+    #[must_use]
+    pub fn sleeps(self) -> bool {
         matches!(self, Self::Asleep | Self::JustWoken | Self::SecondWaiter)
     }
 
@@ -260,6 +262,7 @@ impl Run<'_> {
     fn sampled<S: Scene>(&mut self, edges: bool, make: &mut impl FnMut() -> S) -> (String, u64) {
         self.point(At::Nowhere, make);
         let (steps, calls) = (self.control.steps(), self.control.edges());
+        let edges = edges && calls >= QUICK_POINTS;
         let of = if edges { calls } else { steps };
         let stride = of.div_ceil(QUICK_POINTS).max(1);
         let mut k = 1;
