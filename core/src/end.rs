@@ -33,6 +33,8 @@ use crate::wait::Liveness;
 
 /// Bit 31: the last owner ended in order.
 const CLOSED: u32 = 1 << 31;
+/// Swaps that a claim may lose before the word counts as corrupt: the first loss to an honest peer leaves a living owner.
+const LOST_IN_A_ROW: u32 = 64;
 
 /// The shared word. All zero is a valid start: nobody has claimed the end yet.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl EndWord {
     /// A process killed inside leaves the end as it was, or owned by a dead participant.
     pub fn claim<L: Liveness>(&self, life: &L) -> Result<(), ClaimError> {
         let me = life.me().ok_or(ClaimError::Forked)?;
-        loop {
+        for _ in 0..LOST_IN_A_ROW {
             // ORDERING: Relaxed. The CAS below acquires what was read here.
             let seen = self.0.load(Ordering::Relaxed);
             match decode(seen) {
@@ -112,6 +114,7 @@ impl EndWord {
                 return Ok(());
             }
         }
+        Err(ClaimError::Corrupt)
     }
 
     /// Gives the end up in order, so that the peer sees `Closed`. Nothing happens if `me` does not hold it.
