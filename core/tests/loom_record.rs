@@ -1,6 +1,6 @@
 //! Models of the record ring. Run with `RUSTFLAGS="--cfg crosslane_loom" cargo test --release -p crosslane-core
 //! --features loom --test loom_record`.
-#![expect(clippy::cast_possible_truncation, reason = "small numbers of this test")]
+#![cfg_attr(crosslane_loom, expect(clippy::cast_possible_truncation, reason = "small numbers of this test"))]
 #![cfg(crosslane_loom)]
 
 use std::time::Duration;
