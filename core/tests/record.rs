@@ -1,6 +1,6 @@
 //! Behaviour of the record ring: lengths and wraps, restarts, hostile memory, blocking, and random sequences against a
 //! model.
-#![expect(clippy::cast_possible_truncation, reason = "small numbers of this test")]
+#![cfg_attr(not(crosslane_loom), expect(clippy::cast_possible_truncation, reason = "small numbers of this test"))]
 #![cfg(all(not(crosslane_loom), target_has_atomic = "64"))]
 
 use std::collections::VecDeque;
