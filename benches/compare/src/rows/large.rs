@@ -1,5 +1,7 @@
 //! Throughput of items of 1 KiB.
 
+use std::hint::black_box;
+
 use crosslane_core::WakeMode;
 
 use super::ring::Home;
@@ -22,6 +24,7 @@ pub fn rows(scale: f64) -> Vec<Row> {
     ]
 }
 
+/// The items go through `black_box`, so that every byte of them counts.
 fn stamp(item: &mut Item, number: u64) {
     item[0] = number;
     item[127] = !number;
@@ -40,7 +43,7 @@ fn crosslane(items: u64) -> f64 {
             let mut item = [7; 128];
             start.go();
             for i in 0..items {
-                stamp(&mut item, i);
+                stamp(black_box(&mut item), i);
                 spin(|| producer.try_push(item).ok());
             }
         },
@@ -48,7 +51,7 @@ fn crosslane(items: u64) -> f64 {
             let mut consumer = home.consumer();
             start.go();
             for i in 0..items {
-                check(&spin(|| consumer.try_pop().ok()), i);
+                check(black_box(&spin(|| consumer.try_pop().ok())), i);
             }
         },
     )
@@ -62,14 +65,14 @@ fn rtrb(items: u64) -> f64 {
             let mut item = [7; 128];
             start.go();
             for i in 0..items {
-                stamp(&mut item, i);
+                stamp(black_box(&mut item), i);
                 spin(|| producer.push(item).ok());
             }
         },
         move |start| {
             start.go();
             for i in 0..items {
-                check(&spin(|| consumer.pop().ok()), i);
+                check(black_box(&spin(|| consumer.pop().ok())), i);
             }
         },
     )
