@@ -17,8 +17,8 @@ pub fn rows(scale: f64) -> Vec<Row> {
     let items = scaled(3_000_000, scale);
     let row = |name, slots: u32, goal| {
         Row::new(name, Unit::Millions, items)
-            .contestant(OURS, move || crosslane(Kind::Processes, slots, items))
-            .contestant(THREADS, move || crosslane(Kind::Threads, slots, items))
+            .contestant(OURS, move || crosslane(Kind::Processes, WakeMode::Polling, slots, items))
+            .contestant(THREADS, move || crosslane(Kind::Threads, WakeMode::Polling, slots, items))
             .contestant(RTRB, move || rtrb(slots, items))
             .contestant(CROSSBEAM, move || crossbeam(slots, items))
             .goal(OURS, RTRB, goal)
@@ -31,8 +31,8 @@ pub fn rows(scale: f64) -> Vec<Row> {
     ]
 }
 
-pub fn crosslane(kind: Kind, slots: u32, items: u64) -> f64 {
-    let home = Home::<u64>::new(slots, WakeMode::Polling);
+pub fn crosslane(kind: Kind, mode: WakeMode, slots: u32, items: u64) -> f64 {
+    let home = Home::<u64>::new(slots, mode);
     race(
         kind,
         |start| {
