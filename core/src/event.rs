@@ -24,7 +24,7 @@
 //! # Orderings
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
-//! | `event.announce` | `light`: full fence in `wake` | `heavy`: full fence in `sleep_unless` | none; store-load order: either the waker sees the flag or the waiter sees the item | `event` |
+//! | `event.announce` | `Light`: full fence in `wake_after` | `heavy`: full fence in `sleep_unless` | none; store-load order: either the waker sees the flag or the waiter sees the item | `event` |
 //! | `event.bump` | `fetch_add` in `wake_all` | `heavy`: full fence in `sleep_unless` | whatever the caller of `wake_all` wrote before | `event` |
 //!
 //! In [`WakeMode::Asymmetric`] the waker's fence is a compiler fence, if its process takes part in heavy barriers, and
@@ -91,10 +91,16 @@ impl EventWord {
     /// Wakes up to `items` sleepers after as many items were published. No system call while nobody sleeps.
     #[inline]
     pub fn wake<W: Wait>(&self, items: u32, mode: WakeMode, wait: &W) {
-        if mode == WakeMode::Polling {
+        self.wake_after(Light::of(mode, wait), items, wait);
+    }
+
+    /// As [`wake`](Self::wake), for a waker that settled its fence when it came.
+    #[inline]
+    pub fn wake_after<W: Wait>(&self, light: Light, items: u32, wait: &W) {
+        if light == Light::Polling {
             return;
         }
-        light(mode, wait);
+        light.fence();
         // ORDERING: Relaxed. The fence above orders it after the publication.
         if self.0.load(Ordering::Relaxed) & SLEEPERS != 0 {
             self.wake_slow(items, wait);
@@ -145,23 +151,47 @@ impl EventWord {
     }
 }
 
-/// The waker's fence between "published" and "does anybody sleep".
-#[inline]
-fn light<W: Wait>(mode: WakeMode, wait: &W) {
-    // ORDERING event.announce: SeqCst fence. Forbids: the waker's flag load passes its publication (store-load
-    // reordering) while the waiter's look passes its announcement, so that each misses the other and the waiter
-    // sleeps on an item. Pairs with the fence in `heavy`. When this process takes part in heavy barriers, the
-    // waiter's barrier is a full fence here too, and only the compiler must be kept from reordering.
-    if mode == WakeMode::Asymmetric && wait.in_heavy_barriers() {
-        compiler_fence(Ordering::SeqCst);
-    } else {
-        fence(Ordering::SeqCst);
+/// The waker's fence between "published" and "does anybody sleep". Who wakes often settles it once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Light {
+    /// None, and no wake either.
+    Polling,
+    /// A compiler fence: this process takes part in heavy barriers.
+    Compiler,
+    /// A full fence.
+    Full,
+}
+
+impl Light {
+    /// The fence of a waker in `mode`. Holds as long as the waker lives: a process that takes part in heavy barriers
+    /// does so for good, and one that joins them later may keep its full fences.
+    #[inline]
+    #[must_use]
+    pub fn of<W: Wait>(mode: WakeMode, wait: &W) -> Self {
+        match mode {
+            WakeMode::Polling => Self::Polling,
+            WakeMode::Asymmetric if wait.in_heavy_barriers() => Self::Compiler,
+            WakeMode::Asymmetric | WakeMode::Fenced => Self::Full,
+        }
+    }
+
+    #[inline]
+    fn fence(self) {
+        // ORDERING event.announce: SeqCst fence. Forbids: the waker's flag load passes its publication (store-load
+        // reordering) while the waiter's look passes its announcement, so that each misses the other and the waiter
+        // sleeps on an item. Pairs with the fence in `heavy`. When this process takes part in heavy barriers, the
+        // waiter's barrier is a full fence here too, and only the compiler must be kept from reordering.
+        if self == Self::Compiler {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
     }
 }
 
 /// The waiter's fence between "announced" and "look again"; `false` if none could be had that orders every waker.
 fn heavy<W: Wait>(mode: WakeMode, wait: &W) -> bool {
-    // ORDERING event.announce: SeqCst fence. The other half of `light`; see there.
+    // ORDERING event.announce: SeqCst fence. The other half of `Light::fence`; see there.
     // And event.bump: SeqCst fence. Pairs with the Release in `wake_all`.
     match mode {
         WakeMode::Fenced => {

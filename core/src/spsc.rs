@@ -59,7 +59,7 @@ use core::ptr::NonNull;
 use core::time::Duration;
 
 use crate::end::{ClaimError, End, EndWord};
-use crate::event::{EventWord, Slept};
+use crate::event::{EventWord, Light, Slept};
 use crate::owner::OwnerId;
 use crate::plain::Plain;
 use crate::prim::{InPlace, Ordering, WORD_BYTES, Word, copy_in, copy_out, pause, prefetch};
@@ -336,7 +336,9 @@ impl<'m, T: Plain> Ring<'m, T> {
     pub fn producer<E: Wait + Liveness>(&self, env: E) -> Result<Producer<'m, T, E>, ClaimError> {
         let me = env.me().ok_or(ClaimError::Forked)?;
         self.header().ends.0.producer.claim(&env)?;
-        let mut producer = Producer { ring: *self, env, me, position: 0, free_until: 0, look: 1, trust: PhantomData };
+        let light = Light::of(self.mode, &env);
+        let mut producer =
+            Producer { ring: *self, env, me, light, position: 0, free_until: 0, look: 1, trust: PhantomData };
         producer.position = self.rebuild(Rebuild::Producer)?;
         producer.free_until = producer.position;
         Ok(producer)
@@ -353,7 +355,8 @@ impl<'m, T: Plain> Ring<'m, T> {
     pub fn consumer<E: Wait + Liveness>(&self, env: E) -> Result<Consumer<'m, T, E>, ClaimError> {
         let me = env.me().ok_or(ClaimError::Forked)?;
         self.header().ends.0.consumer.claim(&env)?;
-        let mut consumer = Consumer { ring: *self, env, me, position: 0, trust: PhantomData };
+        let light = Light::of(self.mode, &env);
+        let mut consumer = Consumer { ring: *self, env, me, light, position: 0, trust: PhantomData };
         consumer.position = self.rebuild(Rebuild::Consumer)?;
         Ok(consumer)
     }
@@ -587,6 +590,7 @@ pub struct Producer<'m, T: Plain, E: Wait + Liveness, K = Untrusted> {
     ring: Ring<'m, T>,
     env: E,
     me: OwnerId,
+    light: Light,
     position: u64,
     /// The slots from `position` up to this one are known to be free. Never below `position`.
     free_until: u64,
@@ -622,9 +626,11 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
     /// As [`try_push`](Self::try_push). The consumer's death is noticed within 10 ms.
     #[inline]
     pub fn push(&mut self, item: T) -> Result<(), PushError> {
-        match self.try_push(item) {
-            Err(PushError::Full) => self.push_slow(item, self.env.never()),
-            done => done,
+        loop {
+            match self.try_push(item) {
+                Err(PushError::Full) => self.wait_for_room(self.env.never())?,
+                done => return done,
+            }
         }
     }
 
@@ -634,9 +640,14 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
     /// As [`push`](Self::push), and [`PushError::TimedOut`].
     #[inline]
     pub fn push_timeout(&mut self, item: T, timeout: Duration) -> Result<(), PushError> {
-        match self.try_push(item) {
-            Err(PushError::Full) => self.push_slow(item, self.env.after(timeout)),
-            done => done,
+        let mut deadline = None;
+        loop {
+            match self.try_push(item) {
+                Err(PushError::Full) => {
+                    self.wait_for_room(*deadline.get_or_insert_with(|| self.env.after(timeout)))?;
+                }
+                done => return done,
+            }
         }
     }
 
@@ -667,7 +678,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
         self.position += count as u64;
         self.free_until = self.free_until.max(self.position);
         #[expect(clippy::cast_possible_truncation, reason = "at most the capacity, a u32")]
-        self.ring.header().not_empty.0.wake(count as u32, self.ring.mode, &self.env);
+        self.ring.header().not_empty.0.wake_after(self.light, count as u32, &self.env);
         Ok(count)
     }
 
@@ -703,8 +714,8 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
         let this = core::mem::ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped, so the environment moves exactly once.
         let env = unsafe { core::ptr::read(&raw const this.env) };
-        let Self { ring, me, position, free_until, look, .. } = *this;
-        Producer { ring, env, me, position, free_until, look, trust: PhantomData }
+        let Self { ring, me, light, position, free_until, look, .. } = *this;
+        Producer { ring, env, me, light, position, free_until, look, trust: PhantomData }
     }
 
     #[inline]
@@ -754,7 +765,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
     fn publish(&mut self, items: u32) {
         self.ring.publish(self.position);
         self.position += 1;
-        self.ring.header().not_empty.0.wake(items, self.ring.mode, &self.env);
+        self.ring.header().not_empty.0.wake_after(self.light, items, &self.env);
     }
 
     fn free_slots(&self, wanted: usize) -> Result<usize, PushError> {
@@ -763,13 +774,8 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
         Ok(1 + more.take_while(|p| self.ring.producer_sees(*p) == Seen::Mine).count())
     }
 
-    #[cold]
-    fn push_slow(&mut self, item: T, deadline: E::Deadline) -> Result<(), PushError> {
-        self.wait_for_room(deadline)?;
-        self.try_push(item)
-    }
-
     /// Waits until `room` no longer says `Full`.
+    #[cold]
     fn wait_for_room(&self, deadline: E::Deadline) -> Result<(), PushError> {
         for _ in 0..self.env.spins() {
             match self.room() {
@@ -828,7 +834,7 @@ impl<T: Plain, E: Wait + Liveness, K> Drop for Producer<'_, T, E, K> {
     fn drop(&mut self) {
         if self.alive().is_ok() {
             self.ring.header().ends.0.producer.close(self.me);
-            self.ring.header().not_empty.0.wake(1, self.ring.mode, &self.env);
+            self.ring.header().not_empty.0.wake_after(self.light, 1, &self.env);
         }
     }
 }
@@ -871,6 +877,7 @@ pub struct Consumer<'m, T: Plain, E: Wait + Liveness, K = Untrusted> {
     ring: Ring<'m, T>,
     env: E,
     me: OwnerId,
+    light: Light,
     position: u64,
     trust: PhantomData<fn() -> K>,
 }
@@ -903,9 +910,11 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
     /// As [`try_pop`](Self::try_pop). The producer's death is noticed within 10 ms.
     #[inline]
     pub fn pop(&mut self) -> Result<T, PopError> {
-        match self.try_pop() {
-            Err(PopError::Empty) => self.pop_slow(self.env.never()),
-            done => done,
+        loop {
+            match self.try_pop() {
+                Err(PopError::Empty) => self.wait_for_item(self.env.never())?,
+                done => return done,
+            }
         }
     }
 
@@ -915,9 +924,14 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
     /// As [`pop`](Self::pop), and [`PopError::TimedOut`].
     #[inline]
     pub fn pop_timeout(&mut self, timeout: Duration) -> Result<T, PopError> {
-        match self.try_pop() {
-            Err(PopError::Empty) => self.pop_slow(self.env.after(timeout)),
-            done => done,
+        let mut deadline = None;
+        loop {
+            match self.try_pop() {
+                Err(PopError::Empty) => {
+                    self.wait_for_item(*deadline.get_or_insert_with(|| self.env.after(timeout)))?;
+                }
+                done => return done,
+            }
         }
     }
 
@@ -948,7 +962,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
         }
         self.position += count as u64;
         #[expect(clippy::cast_possible_truncation, reason = "at most the capacity, a u32")]
-        self.ring.header().not_full.0.wake(count as u32, self.ring.mode, &self.env);
+        self.ring.header().not_full.0.wake_after(self.light, count as u32, &self.env);
         Ok(count)
     }
 
@@ -984,7 +998,8 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
         let this = core::mem::ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped, so the environment moves exactly once.
         let env = unsafe { core::ptr::read(&raw const this.env) };
-        Consumer { ring: this.ring, env, me: this.me, position: this.position, trust: PhantomData }
+        let Self { ring, me, light, position, .. } = *this;
+        Consumer { ring, env, me, light, position, trust: PhantomData }
     }
 
     #[inline]
@@ -1005,7 +1020,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
     fn release(&mut self) {
         self.ring.free(self.position);
         self.position += 1;
-        self.ring.header().not_full.0.wake(1, self.ring.mode, &self.env);
+        self.ring.header().not_full.0.wake_after(self.light, 1, &self.env);
     }
 
     /// No item at the position: empty, drained for good, or corrupt; or an item that came in this moment.
@@ -1028,13 +1043,8 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
         (self.position..).take(wanted).take_while(|p| self.ring.consumer_sees(*p) == Seen::Mine).count()
     }
 
-    #[cold]
-    fn pop_slow(&mut self, deadline: E::Deadline) -> Result<T, PopError> {
-        self.wait_for_item(deadline)?;
-        self.try_pop()
-    }
-
     /// Waits until the slot at the position is no longer the producer's turn.
+    #[cold]
     fn wait_for_item(&self, deadline: E::Deadline) -> Result<(), PopError> {
         let empty = || self.ring.consumer_sees(self.position) == Seen::Theirs;
         for _ in 0..self.env.spins() {
@@ -1099,7 +1109,7 @@ impl<T: Plain, E: Wait + Liveness, K> Drop for Consumer<'_, T, E, K> {
     fn drop(&mut self) {
         if self.alive().is_ok() {
             self.ring.header().ends.0.consumer.close(self.me);
-            self.ring.header().not_full.0.wake(1, self.ring.mode, &self.env);
+            self.ring.header().not_full.0.wake_after(self.light, 1, &self.env);
         }
     }
 }

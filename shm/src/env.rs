@@ -72,6 +72,7 @@ impl Wait for Env {
         self.spins
     }
 
+    #[inline]
     fn in_heavy_barriers(&self) -> bool {
         membarrier::is_registered()
     }
