@@ -720,7 +720,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
 
     #[inline]
     fn alive(&self) -> Result<(), PushError> {
-        if self.env.me() == Some(self.me) { Ok(()) } else { Err(PushError::Forked) }
+        if self.env.is_still(self.me) { Ok(()) } else { Err(PushError::Forked) }
     }
 
     /// Makes sure that the slot at the position is free.
@@ -1004,7 +1004,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
 
     #[inline]
     fn alive(&self) -> Result<(), PopError> {
-        if self.env.me() == Some(self.me) { Ok(()) } else { Err(PopError::Forked) }
+        if self.env.is_still(self.me) { Ok(()) } else { Err(PopError::Forked) }
     }
 
     /// The slot is filled: copy the item and free the slot.

@@ -81,6 +81,13 @@ pub trait Liveness {
     /// This process's id in the domain; `None` in a child of a raw `fork()`, which has not joined.
     fn me(&self) -> Option<OwnerId>;
 
+    /// Whether this process is `owner`, which it once was: `false` in a child of a raw `fork()`. Asked at each operation;
+    /// override it where comparing a word is cheaper than reading an id.
+    #[inline]
+    fn is_still(&self, owner: OwnerId) -> bool {
+        self.me() == Some(owner)
+    }
+
     /// Whether `owner` is proven dead.
     ///
     /// `true` must be the truth for ever, and everything that `owner` stored must be visible to the caller
@@ -117,6 +124,10 @@ impl<L: Liveness + ?Sized> Liveness for &L {
     #[inline]
     fn me(&self) -> Option<OwnerId> {
         (**self).me()
+    }
+    #[inline]
+    fn is_still(&self, owner: OwnerId) -> bool {
+        (**self).is_still(owner)
     }
     fn is_dead(&self, owner: OwnerId) -> bool {
         (**self).is_dead(owner)

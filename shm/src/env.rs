@@ -89,6 +89,12 @@ impl Liveness for Env {
         OwnerId::from_word(self.me.load(Ordering::Relaxed))
     }
 
+    #[inline]
+    fn is_still(&self, owner: OwnerId) -> bool {
+        // ORDERING: Relaxed, as in `me`.
+        self.me.load(Ordering::Relaxed) == owner.to_word()
+    }
+
     fn is_dead(&self, owner: OwnerId) -> bool {
         matches!(self.domain.probe(owner), Ok(Probe::Dead))
     }
