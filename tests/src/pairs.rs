@@ -19,7 +19,7 @@ use crate::watchdog;
 
 /// Images that one stepped run can leave.
 const FILM_IMAGES: usize = 1024;
-/// After so many bad images a case is ended.
+/// After so many bad images a sound case is ended; a seeded bug is found by one.
 const ENOUGH_BAD: u64 = 10;
 
 /// One case of crash pairs. A, B and C are roles of this one process; who is dead is what the drama says.
@@ -162,7 +162,7 @@ pub fn pairs<D: Drama>(plan: PairPlan, effort: Effort, memory: &Mapping, drama: 
                         place(b.rip)
                     ));
                 }
-                if tally.bad >= ENOUGH_BAD {
+                if tally.bad >= if plan.seeded { 1 } else { ENOUGH_BAD } {
                     return tally.row(plan, effort, start);
                 }
             }
@@ -188,7 +188,7 @@ impl Tally {
     fn row(self, plan: PairPlan, effort: Effort, start: Instant) -> Row {
         watchdog::watch("between cases", 0);
         let seconds = start.elapsed().as_secs_f64();
-        let whole = effort == Effort::Full && self.bad < ENOUGH_BAD;
+        let whole = effort == Effort::Full && self.bad == 0;
         Row {
             name: plan.name,
             role: "crash pairs",

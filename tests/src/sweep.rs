@@ -180,7 +180,7 @@ impl Plan {
 /// How much of each case is visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// Some 6 points of each sound case, evenly spread; of seeded bugs, points ever closer together until one is bad.
+    /// Some 3 to 6 points of each sound case, evenly spread; of seeded bugs, points ever closer together until one is bad.
     Quick,
     /// Every point of every case.
     Full,
@@ -202,7 +202,8 @@ pub fn sweep<S: Scene>(plan: &Plan, effort: Effort, mut make: impl FnMut() -> S)
     let start = Instant::now();
     let (how, floor) = match (plan.cut, effort) {
         (Cut::Every, Effort::Full) => run.every(&mut make),
-        (_, Effort::Quick) if plan.seeded => run.hunt(&mut make),
+        (Cut::Edges { .. }, Effort::Quick) if plan.seeded => run.edges(0, &mut make),
+        (Cut::Every, Effort::Quick) if plan.seeded => run.hunt(&mut make),
         (Cut::Every, Effort::Quick) => run.sampled(false, &mut make),
         (Cut::Edges { stride }, Effort::Full) => run.edges(stride, &mut make),
         (Cut::Edges { .. }, Effort::Quick) => run.sampled(true, &mut make),
@@ -264,7 +265,9 @@ impl Run<'_> {
         let (steps, calls) = (self.control.steps(), self.control.edges());
         let edges = edges && calls >= QUICK_POINTS;
         let of = if edges { calls } else { steps };
-        let stride = of.div_ceil(QUICK_POINTS).max(1);
+        // An operation of many system calls costs the most to play.
+        let points = if edges { QUICK_POINTS / 2 } else { QUICK_POINTS };
+        let stride = of.div_ceil(points).max(1);
         let mut k = 1;
         while k <= of && self.bad < self.enough {
             self.point(if edges { At::Edge(k) } else { At::Instruction(k) }, make);
