@@ -4,7 +4,8 @@
 //!
 //! Each round measures every contestant of a row once, in rotating order, and ratios are taken within a round, so a
 //! machine that wanders from second to second bends the absolute numbers and not the comparison. The two sides of a
-//! contestant are pinned to CPUs 0 and 1, processes and threads alike. Output is Markdown; `docs/benchmarks.md` keeps a
+//! contestant are pinned to CPUs 0 and 1, processes and threads alike. How far these are from each other (a virtual
+//! machine's may be halves of one core now and far apart a minute later) stands under each row. Output is Markdown; `docs/benchmarks.md` keeps a
 //! run with what bounds the rows.
 
 mod row;
@@ -59,7 +60,9 @@ fn main() -> ExitCode {
         if options.list {
             println!("{}", row.name);
         } else {
-            println!("{}", row.run(rounds));
+            let before = rows::distance_nanos();
+            print!("{}", row.run(rounds));
+            println!("\nthe CPUs: {before:.0} ns there and back before, {:.0} ns after\n", rows::distance_nanos());
         }
     }
     ExitCode::SUCCESS

@@ -11,6 +11,7 @@ use crate::sides::{Kind, race, spin};
 
 const BATCH: usize = 256;
 const OURS: &str = "crosslane push_slice and pop_slice, two processes";
+const BLOCK: &str = "crosslane, each batch one item of 2 KiB, two processes";
 const RTRB: &str = "rtrb chunks, two threads";
 
 pub fn rows(scale: f64) -> Vec<Row> {
@@ -18,8 +19,10 @@ pub fn rows(scale: f64) -> Vec<Row> {
     let row = |name, slots: u32| {
         Row::new(name, Unit::Millions, batches * BATCH as u64)
             .contestant(OURS, move || crosslane(slots, batches))
+            .contestant(BLOCK, move || block(slots / BATCH as u32, batches))
             .contestant(RTRB, move || rtrb(slots, batches))
             .goal(OURS, RTRB, 0.95)
+            .versus(BLOCK, RTRB)
     };
     vec![row("batches of 256, u64, 1,024 slots", 1 << 10), row("batches of 256, u64, 65,536 slots", 1 << 16)]
 }
@@ -61,6 +64,39 @@ fn crosslane(slots: u32, batches: u64) -> f64 {
                     let popped = spin(|| consumer.pop_slice(rest).ok());
                     rest = &mut rest[popped..];
                 }
+                check(black_box(&batch), i);
+            }
+        },
+    )
+}
+
+fn block(slots: u32, batches: u64) -> f64 {
+    let home = Home::<[u64; BATCH]>::new(slots, WakeMode::Polling);
+    race(
+        Kind::Processes,
+        |start| {
+            let mut producer = home.producer();
+            let mut batch = [7; BATCH];
+            start.go();
+            for i in 0..batches {
+                fill(black_box(&mut batch), i);
+                spin(|| {
+                    let mut loan = producer.loan().ok()?;
+                    *loan = batch;
+                    loan.commit();
+                    Some(())
+                });
+            }
+        },
+        |start| {
+            let mut consumer = home.consumer();
+            let mut batch = [0; BATCH];
+            start.go();
+            for i in 0..batches {
+                spin(|| {
+                    batch = *consumer.front().ok()?;
+                    Some(())
+                });
                 check(black_box(&batch), i);
             }
         },

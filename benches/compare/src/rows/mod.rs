@@ -31,6 +31,11 @@ pub fn all(scale: f64) -> Vec<Row> {
     .collect()
 }
 
+/// How far the two CPUs are from each other now: a bare two-line ping-pong, in nanoseconds for both ways.
+pub fn distance_nanos() -> f64 {
+    round_trip::distance_nanos()
+}
+
 /// `operations` of a full run, shortened.
 fn scaled(operations: u64, scale: f64) -> u64 {
     ((operations as f64 * scale) as u64).max(1)

@@ -25,6 +25,11 @@ pub fn rows(scale: f64) -> Vec<Row> {
     ]
 }
 
+pub fn distance_nanos() -> f64 {
+    const TRIPS: u64 = 20_000;
+    Unit::Nanos.of(TRIPS, bare(TRIPS))
+}
+
 #[derive(Default)]
 #[repr(C, align(128))]
 struct Line(AtomicU64);
