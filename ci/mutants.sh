@@ -10,4 +10,4 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 git ls-files -z --cached --others --exclude-standard | xargs -0 tar -cf - --ignore-failed-read -- | tar -xf - -C "$copy"
 cargo build --quiet -p crosslane-checks
-"$target/debug/crosslane-checks" steps "$least_step_mutants" "$copy" "$target/mutants"
+"$target/debug/crosslane-checks" steps "$least_step_mutants" "$copy" "$target"

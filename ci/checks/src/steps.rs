@@ -137,6 +137,8 @@ fn build(mutant: &Mutant, copy: &Path, target: &Path) -> Result<String, Box<dyn 
     let file = mutant.test.split("::").next().unwrap_or_default();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(copy).args(["test", "--no-run", "--quiet", "--message-format=json", "-p", "crosslane-core"]);
+    // A mutant changes a few lines, and what it depends on was built for the models before.
+    command.env("CARGO_INCREMENTAL", "1");
     if file.starts_with("loom_") {
         command.args(["--release", "--features", "loom"]).env("RUSTFLAGS", "--cfg crosslane_loom");
         command.env("CARGO_TARGET_DIR", target.join("loom"));
