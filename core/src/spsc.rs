@@ -71,8 +71,8 @@ pub const MAX_CAPACITY: u32 = 1 << 30;
 /// The largest alignment of an item, in bytes: that of a slot.
 pub const MAX_ALIGN: usize = 64;
 
-/// The furthest that a producer looks ahead for free slots. Far enough that a look costs nothing for each item, and near
-/// enough that what it asks for is still cached when it is needed.
+/// The furthest that a producer looks ahead for free slots; never further than half of the ring. Far enough that a look
+/// costs nothing for each item, and near enough that what it asks for is still cached when it is needed.
 const LOOK_AHEAD: u64 = 256;
 
 /// Keeps what one side writes out of the other side's cache lines, and out of their neighbours, which x86 fetches in
@@ -742,7 +742,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
         let end = self.position + self.look;
         if self.ring.producer_sees(end - 1) == Seen::Mine {
             self.free_until = end;
-            self.look = (self.look * 2).min(LOOK_AHEAD).min(u64::from(self.ring.capacity));
+            self.look = (self.look * 2).min(LOOK_AHEAD).min(u64::from(self.ring.capacity / 2));
             return Ok(());
         }
         self.look = (self.look / 2).max(1);
