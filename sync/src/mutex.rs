@@ -259,19 +259,30 @@ impl<T: Plain, R: RawLock> Mutex<T, R, Trusted> {
         &'a self,
         locked: Result<Acquired, LockError<MutexGuard<'a, T, R>>>,
     ) -> Result<MutexGuard<'a, T, R>, LockError<MutexGuard<'a, T, R>>> {
-        let (held, acquired) = self.held(locked)?;
-        let guard = MutexGuard {
-            held,
-            value: self.value.cast(),
-            broken: acquired != Acquired::Clean,
-            was_panicking: thread::panicking(),
-            not_send: PhantomData,
-        };
-        match acquired {
-            Acquired::Clean => Ok(guard),
-            Acquired::OwnerDied => Err(LockError::OwnerDied(guard)),
-            Acquired::Poisoned => Err(LockError::Poisoned(guard)),
+        match locked {
+            Ok(Acquired::Clean) => Ok(self.guard(false)),
+            locked => self.lent_slow(locked),
         }
+    }
+
+    #[cold]
+    fn lent_slow<'a>(
+        &'a self,
+        locked: Result<Acquired, LockError<MutexGuard<'a, T, R>>>,
+    ) -> Result<MutexGuard<'a, T, R>, LockError<MutexGuard<'a, T, R>>> {
+        match locked? {
+            Acquired::Clean => Ok(self.guard(false)),
+            Acquired::OwnerDied => Err(LockError::OwnerDied(self.guard(true))),
+            Acquired::Poisoned => Err(LockError::Poisoned(self.guard(true))),
+        }
+    }
+
+    /// The guard of a lock that was just acquired.
+    #[inline]
+    fn guard(&self, broken: bool) -> MutexGuard<'_, T, R> {
+        let panicking = if thread::panicking() { PANICKING } else { 0 };
+        let flags = if broken { BROKEN | panicking } else { panicking };
+        MutexGuard { raw: &self.raw, value: self.value.cast(), flags, not_send: PhantomData }
     }
 }
 
@@ -289,16 +300,22 @@ impl<R: RawLock> Drop for Held<'_, R> {
     }
 }
 
+/// The value may be half changed.
+const BROKEN: usize = 1;
+/// The thread was panicking when it took the lock.
+const PANICKING: usize = 2;
+
 /// The value, lent in place while the lock is held. Dropping it unlocks.
 ///
 /// A panic while it is held poisons the lock, as std's does. Forgotten, it holds the lock until the process ends.
 /// In a raw `fork()` child an inherited guard unlocks nothing, and the value belongs to the parent.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct MutexGuard<'a, T: Plain, R: RawLock> {
-    held: Held<'a, R>,
+    raw: &'a R,
     value: NonNull<T>,
-    broken: bool,
-    was_panicking: bool,
+    /// `BROKEN` and `PANICKING`. One word: two flags side by side are stored apart and copied together, and the copy of
+    /// a guard then waits for the stores, which costs more than the lock.
+    flags: usize,
     // Locks of other kinds must be unlocked by the thread that locked them.
     not_send: PhantomData<*mut T>,
 }
@@ -309,14 +326,14 @@ unsafe impl<T: Plain, R: RawLock + Sync> Sync for MutexGuard<'_, T, R> {}
 impl<T: Plain, R: RawLock> MutexGuard<'_, T, R> {
     /// Says that the value is whole again, so that the lock is not poisoned when this guard goes.
     pub fn mark_consistent(&mut self) {
-        self.broken = false;
+        self.flags &= !BROKEN;
     }
 
     /// Whether the lock will be poisoned when this guard goes: it came with `OwnerDied` or `Poisoned`, and nobody has
     /// called [`mark_consistent`](Self::mark_consistent).
     #[must_use]
     pub const fn is_broken(&self) -> bool {
-        self.broken
+        self.flags & BROKEN != 0
     }
 }
 
@@ -342,13 +359,15 @@ impl<T: Plain, R: RawLock> DerefMut for MutexGuard<'_, T, R> {
 impl<T: Plain, R: RawLock> Drop for MutexGuard<'_, T, R> {
     #[inline]
     fn drop(&mut self) {
-        self.held.poison = self.broken || (!self.was_panicking && thread::panicking());
+        let poison = self.flags & BROKEN != 0 || (self.flags & PANICKING == 0 && thread::panicking());
+        // SAFETY: made only by `Mutex::guard` after a successful lock, and dropped once.
+        unsafe { self.raw.unlock(poison) };
     }
 }
 
 impl<T: Plain + fmt::Debug, R: RawLock> fmt::Debug for MutexGuard<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MutexGuard").field("value", &**self).field("broken", &self.broken).finish()
+        f.debug_struct("MutexGuard").field("value", &**self).field("broken", &self.is_broken()).finish()
     }
 }
 
