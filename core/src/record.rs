@@ -223,7 +223,8 @@ impl<'m> Ring<'m> {
     /// # Safety
     /// - `memory` is valid for reads and writes of `len_bytes` bytes, which are initialised, to anything, for all of
     ///   `'m`, and for as long as any handle made from this ring lives;
-    /// - meanwhile every process accesses it through this crate, or atomically.
+    /// - meanwhile every process accesses it through this crate, or atomically;
+    /// - the [`Liveness`] of whoever claims an end keeps its contract.
     pub unsafe fn attach(
         memory: NonNull<u8>,
         len_bytes: usize,

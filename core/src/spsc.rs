@@ -48,7 +48,7 @@
 //! | consumer 1 and 2, 2 and 3 | a filled slot: its successor gets the item again |
 //! | consumer 3 and 4 | a free slot; a sleeping producer finds it when its slice ends |
 //! | a batch, between two publications | a prefix of the batch |
-//! | claim and rebuild | an owner that is proven dead: the next claimant rebuilds |
+//! | claim and rebuild, or the wake after it | an owner that is proven dead: the next claimant rebuilds; a peer that went to sleep before the claim, behind nobody, looks again after up to 1 s |
 #![allow(unsafe_code)]
 
 use core::alloc::Layout;
@@ -74,6 +74,10 @@ pub const MAX_ALIGN: usize = 64;
 /// The furthest that a producer looks ahead for free slots; never further than half of the ring. Far enough that a look
 /// costs nothing for each item, and near enough that what it asks for is still cached when it is needed.
 const LOOK_AHEAD: u64 = 256;
+
+/// Changes of its peer's end that a waiter looks into before it parks all the same, and so looks at its deadline: a
+/// hostile peer could otherwise change it for ever.
+const MAX_FLIPS: u32 = 64;
 
 /// Keeps what one side writes out of the other side's cache lines, and out of their neighbours, which x86 fetches in
 /// pairs.
@@ -300,7 +304,8 @@ impl<'m, T: Plain> Ring<'m, T> {
     /// # Safety
     /// - `memory` is valid for reads and writes of `len_bytes` bytes for all of `'m`, and for as long as any handle made
     ///   from this ring lives;
-    /// - meanwhile every process accesses it through this crate, or atomically.
+    /// - meanwhile every process accesses it through this crate, or atomically;
+    /// - the [`Liveness`] of whoever claims an end keeps its contract.
     pub unsafe fn attach(
         memory: NonNull<u8>,
         len_bytes: usize,
@@ -341,6 +346,8 @@ impl<'m, T: Plain> Ring<'m, T> {
             Producer { ring: *self, env, me, light, position: 0, free_until: 0, look: 1, trust: PhantomData };
         producer.position = self.rebuild(Rebuild::Producer)?;
         producer.free_until = producer.position;
+        // A consumer that sleeps behind nobody learns behind whom it sleeps, and so probes in time.
+        self.header().not_empty.0.wake_after(light, 1, &producer.env);
         Ok(producer)
     }
 
@@ -358,6 +365,8 @@ impl<'m, T: Plain> Ring<'m, T> {
         let light = Light::of(self.mode, &env);
         let mut consumer = Consumer { ring: *self, env, me, light, position: 0, trust: PhantomData };
         consumer.position = self.rebuild(Rebuild::Consumer)?;
+        // A producer that sleeps behind nobody learns behind whom it sleeps, and so probes in time.
+        self.header().not_full.0.wake_after(light, 1, &consumer.env);
         Ok(consumer)
     }
 
@@ -472,11 +481,13 @@ impl<'m, T: Plain> Ring<'m, T> {
         self.seq(position).store(position.wrapping_add(u64::from(self.capacity)), Ordering::Release);
     }
 
-    /// Whether `peer`, the other end's word, says that nothing more comes from there. Costs a probe if `probe`.
-    fn gone<L: Liveness>(&self, peer: End, probe: bool, life: &L) -> Option<Gone> {
+    /// Whether `end`, the other one, said in `peer` that nothing more comes from there, and still does. Costs a probe if
+    /// `probe`.
+    fn gone<L: Liveness>(&self, end: &EndWord, peer: End, probe: bool, life: &L) -> Option<Gone> {
         match peer {
             End::Closed => Some(Gone::Closed),
-            End::Owned(id) if probe && life.is_dead(id) => Some(Gone::Died(id)),
+            // A successor may have taken the end meanwhile.
+            End::Owned(id) if probe && life.is_dead(id) && end.peer() == peer => Some(Gone::Died(id)),
             End::Corrupt => Some(Gone::Corrupt),
             End::Owned(_) | End::Vacant => None,
         }
@@ -784,22 +795,22 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
             }
         }
         let end = &self.ring.header().ends.0.consumer;
-        let mut slept = false;
+        let (mut slept, mut flips) = (false, 0);
         loop {
             let peer = end.peer();
-            let gone = self.ring.gone(peer, slept, &self.env);
+            let gone = self.ring.gone(end, peer, slept, &self.env);
             // A peer that ended or died may have made room as its last step, and its word was read before this look.
             match (self.room(), gone) {
                 (Err(PushError::Full), Some(gone)) => return Err(gone.into()),
                 (Err(PushError::Full), None) => {}
                 (other, _) => return other,
             }
-            let ready = || self.room() != Err(PushError::Full) || end.peer() != peer;
+            let ready = || self.room() != Err(PushError::Full) || (flips < MAX_FLIPS && end.peer() != peer);
             let event = &self.ring.header().not_full.0;
             match event.sleep_unless(self.ring.mode, slice_behind(peer), deadline, &self.env, ready) {
                 Slept::Ready | Slept::Again => self.alive()?,
                 Slept::Expired => {
-                    let gone = self.ring.gone(peer, true, &self.env).map_or(PushError::TimedOut, Into::into);
+                    let gone = self.ring.gone(end, end.peer(), true, &self.env).map_or(PushError::TimedOut, Into::into);
                     return self.room().map_err(|error| if error == PushError::Full { gone } else { error });
                 }
             }
@@ -808,7 +819,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Producer<'m, T, E, K> {
                 Err(PushError::Full) => {}
                 other => return other,
             }
-            slept = true;
+            (slept, flips) = (true, flips + 1);
         }
     }
 }
@@ -854,9 +865,14 @@ pub struct Loan<'a, 'm, T: Plain, E: Wait + Liveness> {
 
 impl<T: Plain, E: Wait + Liveness> Loan<'_, '_, T, E> {
     /// Publishes the slot.
-    pub fn commit(mut self) {
+    ///
+    /// # Errors
+    /// [`PushError::Forked`] in a `fork()` child that inherited the loan: the slot is its parent's.
+    pub fn commit(mut self) -> Result<(), PushError> {
+        self.producer.alive()?;
         self.item.write_back();
         self.producer.publish(1);
+        Ok(())
     }
 }
 
@@ -1059,10 +1075,10 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
             pause();
         }
         let end = &self.ring.header().ends.0.producer;
-        let mut slept = false;
+        let (mut slept, mut flips) = (false, 0);
         loop {
             let peer = end.peer();
-            let gone = self.ring.gone(peer, slept, &self.env);
+            let gone = self.ring.gone(end, peer, slept, &self.env);
             // A peer that ended or died may have pushed as its last step, and its word was read before this look.
             if !empty() {
                 return Ok(());
@@ -1070,12 +1086,12 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
             if let Some(gone) = gone {
                 return Err(gone.into());
             }
-            let ready = || !empty() || end.peer() != peer;
+            let ready = || !empty() || (flips < MAX_FLIPS && end.peer() != peer);
             let event = &self.ring.header().not_empty.0;
             match event.sleep_unless(self.ring.mode, slice_behind(peer), deadline, &self.env, ready) {
                 Slept::Ready | Slept::Again => self.alive()?,
                 Slept::Expired => {
-                    let gone = self.ring.gone(peer, true, &self.env).map_or(PopError::TimedOut, Into::into);
+                    let gone = self.ring.gone(end, end.peer(), true, &self.env).map_or(PopError::TimedOut, Into::into);
                     return if empty() { Err(gone) } else { Ok(()) };
                 }
             }
@@ -1083,7 +1099,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
             if !empty() {
                 return Ok(());
             }
-            slept = true;
+            (slept, flips) = (true, flips + 1);
         }
     }
 }
@@ -1147,7 +1163,10 @@ impl<T: Plain, E: Wait + Liveness> Deref for Front<'_, '_, T, E> {
 
 impl<T: Plain, E: Wait + Liveness> Drop for Front<'_, '_, T, E> {
     fn drop(&mut self) {
-        self.consumer.release();
+        // A fork child's copy is its parent's.
+        if self.consumer.alive().is_ok() {
+            self.consumer.release();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! `crosslane-sync` implements `Wait` on futexes and `crosslane-shm` adds `Liveness` by leases. An embedder without an
 //! operating system can use [`Spin`].
 
+use core::cell::Cell;
 use core::time::Duration;
 
 use crate::owner::OwnerId;
@@ -136,38 +137,45 @@ impl<L: Liveness + ?Sized> Liveness for &L {
 
 /// Surroundings without an operating system: waits spin, and nobody ever dies.
 ///
-/// Deadlines count pauses, not time: [`after`](Wait::after) takes one pause to be 16 ns.
-#[derive(Debug, Clone, Copy)]
+/// Time is the pauses that this value has spent waiting, taken to be 16 ns each.
+#[derive(Debug, Clone)]
 pub struct Spin {
     me: OwnerId,
+    spent: Cell<u64>,
 }
+
+const PAUSE_NS: u64 = 16;
 
 impl Spin {
     /// Surroundings for the participant `me`; each thread or core that holds an end needs an id of its own.
     #[must_use]
     pub const fn new(me: OwnerId) -> Self {
-        Self { me }
+        Self { me, spent: Cell::new(0) }
     }
 }
 
 impl Wait for Spin {
-    type Deadline = Option<u64>;
-    fn never(&self) -> Self::Deadline {
-        None
+    /// In pauses; `u64::MAX` never passes.
+    type Deadline = u64;
+    fn never(&self) -> u64 {
+        u64::MAX
     }
-    fn after(&self, timeout: Duration) -> Self::Deadline {
-        Some(u64::try_from(timeout.as_nanos() / 16).unwrap_or(u64::MAX))
+    fn after(&self, timeout: Duration) -> u64 {
+        let pauses = u64::try_from(timeout.as_nanos() / u128::from(PAUSE_NS)).unwrap_or(u64::MAX);
+        self.spent.get().saturating_add(pauses)
     }
-    fn park(&self, word: &AtomicU32, expected: u32, _: Slice, deadline: Self::Deadline) -> Parked {
-        let mut left = deadline.unwrap_or(u64::MAX);
-        while crate::prim::is_still(word, expected) {
-            if left == 0 {
-                return Parked::Expired;
-            }
-            left -= 1;
+    fn park(&self, word: &AtomicU32, expected: u32, slice: Slice, deadline: u64) -> Parked {
+        let slice_ns = match slice {
+            Slice::Short => 1_000_000,
+            Slice::Owner => 10_000_000,
+            Slice::Long => 1_000_000_000,
+        };
+        let end = deadline.min(self.spent.get().saturating_add(slice_ns / PAUSE_NS));
+        while self.spent.get() < end && crate::prim::is_still(word, expected) {
+            self.spent.set(self.spent.get() + 1);
             crate::prim::pause();
         }
-        Parked::Again
+        if self.spent.get() >= deadline { Parked::Expired } else { Parked::Again }
     }
     fn wake(&self, _: &AtomicU32, _: u32) -> u32 {
         0

@@ -138,7 +138,7 @@ fn a_lent_slot_is_not_overwritten_while_the_other_wraps() {
             for i in 2..=3 {
                 if let Ok(mut loan) = producer.loan() {
                     *loan = i;
-                    loan.commit();
+                    loan.commit().unwrap();
                     pushed += 1;
                 }
             }

@@ -252,7 +252,7 @@ fn lent_slots_are_filled_and_read_in_place() {
     assert_eq!(consumer.front().unwrap_err(), PopError::Empty);
     let mut loan = producer.loan().unwrap();
     loan.fill(9);
-    loan.commit();
+    loan.commit().unwrap();
     let front = consumer.front().unwrap();
     assert_eq!(*front, [9; 16]);
     front.keep();

@@ -91,7 +91,7 @@ impl<T: Plain> Spsc<T> {
     /// let (mut producer, mut consumer) = (ring.producer()?, ring.consumer()?);
     /// let mut loan = producer.loan()?;
     /// *loan = 5;
-    /// loan.commit();
+    /// loan.commit()?;
     /// assert_eq!(consumer.pop(), Ok(5));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -259,7 +259,7 @@ fn entry_by_fd() {
     producer.push(41).unwrap();
     let mut loan = producer.loan().unwrap();
     *loan = 42;
-    loan.commit();
+    loan.commit().unwrap();
 }
 
 #[test]

@@ -170,7 +170,7 @@ impl<'m> Channel<'m> for SpscLoans<'m> {
         };
         loan[0] = item;
         loan[1] = mirror(item);
-        loan.commit();
+        loan.commit().unwrap();
         Ok(())
     }
     fn push_wait<E: Wait + Liveness>(end: &mut Self::Producer<E>, item: u64, time: Duration) -> Result<(), Stop> {

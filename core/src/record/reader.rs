@@ -34,6 +34,8 @@ impl<'m, E: Wait + Liveness> Reader<'m, E> {
         let mut reader = Self { ring, env, me, position: 0, released: 0, trust: PhantomData };
         reader.position = ring.find_head()?;
         reader.released = reader.position;
+        // A writer that sleeps behind nobody learns behind whom it sleeps, and so probes in time.
+        ring.header().writer.event.wake(1, ring.mode, &reader.env);
         Ok(reader)
     }
 }
@@ -157,10 +159,10 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
         }
     }
 
-    /// The ring of this end.
+    /// The longest record that fits, in bytes.
     #[must_use]
-    pub fn ring(&self) -> Ring<'m> {
-        self.ring
+    pub fn max_len_bytes(&self) -> usize {
+        self.ring.max_len_bytes()
     }
 
     #[inline]

@@ -36,6 +36,8 @@ impl<'m, E: Wait + Liveness> Writer<'m, E> {
         let mut writer = Self { ring, env, me, tail: 0, released: 0, unannounced: false, trust: PhantomData };
         writer.tail = ring.find_tail()?;
         writer.released = writer.tail.wrapping_sub(ring.max_used());
+        // A reader that sleeps behind nobody learns behind whom it sleeps, and so probes in time.
+        ring.header().reader.event.wake(1, ring.mode, &writer.env);
         Ok(writer)
     }
 }
@@ -146,10 +148,10 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
         }
     }
 
-    /// The ring of this end.
+    /// The longest record that fits, in bytes.
     #[must_use]
-    pub fn ring(&self) -> Ring<'m> {
-        self.ring
+    pub fn max_len_bytes(&self) -> usize {
+        self.ring.max_len_bytes()
     }
 
     #[inline]

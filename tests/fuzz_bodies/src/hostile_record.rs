@@ -146,7 +146,7 @@ fn reserve(end: &mut Writer<'_, Env<'_>>, len: usize, at: u16, bytes: &[u8], com
 }
 
 fn read(end: &mut Reader<'_, Env<'_>>, at: u16, out: u16, keep: bool, buffer: &mut [u8]) {
-    let max = end.ring().max_len_bytes();
+    let max = end.max_len_bytes();
     let Ok(record) = end.try_read() else { return };
     assert!(record.len_bytes() <= max);
     let at = usize::from(at) % (record.len_bytes() + 1);

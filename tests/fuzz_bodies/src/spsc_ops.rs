@@ -238,7 +238,7 @@ impl<T: Item> Play<'_, T> {
                 assert!(!full);
                 *loan = item;
                 if commit {
-                    loan.commit();
+                    loan.commit().unwrap();
                     self.went_in(item);
                 }
             }

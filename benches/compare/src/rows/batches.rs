@@ -83,7 +83,7 @@ fn block(slots: u32, batches: u64) -> f64 {
                 spin(|| {
                     let mut loan = producer.loan().ok()?;
                     *loan = batch;
-                    loan.commit();
+                    loan.commit().unwrap();
                     Some(())
                 });
             }

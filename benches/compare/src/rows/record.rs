@@ -151,7 +151,7 @@ fn loan<T: Plain>(trips: u64, set: fn(&mut T, u64), get: fn(&T) -> u64) -> f64 {
                     }
                 };
                 set(&mut item, i);
-                item.commit();
+                item.commit().unwrap();
                 let seen = spin(|| from.front().ok().map(|item| get(&item)));
                 assert_eq!(seen, i);
             }
@@ -164,7 +164,7 @@ fn loan<T: Plain>(trips: u64, set: fn(&mut T, u64), get: fn(&T) -> u64) -> f64 {
                 let seen = spin(|| from.front().ok().map(|item| get(&item)));
                 let mut item = to.loan().expect("the ring has room for both items under way");
                 set(&mut item, seen);
-                item.commit();
+                item.commit().unwrap();
             }
         },
     )
