@@ -4,6 +4,44 @@
 pub use {crosslane_core, crosslane_shm, crosslane_sync};
 
 #[doc(inline)]
-pub use crosslane_core::{OwnerId, Plain, WakeMode};
+pub use crosslane_core::plain::Plain;
 #[doc(inline)]
-pub use crosslane_shm::{Mutex, Name, Options, Record, Spsc, Swept, sweep};
+pub use crosslane_core::{OwnerId, Trusted, Untrusted, WakeMode};
+/// Implements [`Plain`] for a `#[repr(C)]` struct without padding whose fields are all `Plain`.
+///
+/// See the documentation of `crosslane-derive` for what is checked.
+pub use crosslane_derive::PlainInFacade as Plain;
+#[doc(inline)]
+pub use crosslane_shm::{Attached, CreateError, Mutex, Name, NameError, OpenError, Options, Owner, Segment};
+#[doc(inline)]
+pub use crosslane_shm::{Record, Spsc, Swept};
+#[doc(inline)]
+pub use crosslane_sync::{LockError, MutexGuard, Repair};
+
+/// Removes the names of segments in `/dev/shm` that nobody has open: see [`crosslane_shm::sweep`](fn@crosslane_shm::sweep).
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn sweep() -> Result<Swept, crosslane_shm::OsError> {
+    crosslane_shm::sweep()
+}
+
+/// Rings of fixed-size items: their ends and their errors.
+pub mod spsc {
+    #[doc(inline)]
+    pub use crosslane_core::end::ClaimError;
+    #[doc(inline)]
+    pub use crosslane_core::spsc::{PopError, PushError};
+    #[doc(inline)]
+    pub use crosslane_shm::spsc::{Consumer, Producer};
+}
+
+/// Rings of records of any length: their ends and their errors.
+pub mod record {
+    #[doc(inline)]
+    pub use crosslane_core::end::ClaimError;
+    #[doc(inline)]
+    pub use crosslane_core::record::{PopError, PushError};
+    #[doc(inline)]
+    pub use crosslane_shm::record::{Reader, Writer};
+}

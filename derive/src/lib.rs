@@ -38,7 +38,7 @@
 //! ```
 //!
 //! # Path to core
-//! The expansion names `::crosslane_core`. A crate that reaches core under another path says so:
+//! The expansion names `::crosslane_core`, or `::crosslane::crosslane_core` for `crosslane::Plain`. A crate that reaches core under another path says so:
 //! ```
 //! use crosslane_core as lanes;
 //!
@@ -59,5 +59,14 @@ use proc_macro::TokenStream;
 #[proc_macro_derive(Plain, attributes(plain))]
 pub fn derive_plain(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);
-    plain::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+    plain::expand(&input, syn::parse_quote!(::crosslane_core)).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// As `derive(Plain)`, for users of the crate `crosslane`, who reach `crosslane_core` through it.
+#[doc(hidden)]
+#[proc_macro_derive(PlainInFacade, attributes(plain))]
+pub fn derive_plain_in_facade(input: TokenStream) -> TokenStream {
+    let input = syn::parse_macro_input!(input as syn::DeriveInput);
+    let core = syn::parse_quote!(::crosslane::crosslane_core);
+    plain::expand(&input, core).unwrap_or_else(syn::Error::into_compile_error).into()
 }

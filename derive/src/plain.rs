@@ -8,11 +8,11 @@ use syn::spanned::Spanned;
 use syn::{Data, DataStruct, DeriveInput, Error, Field, Member, Path, Result};
 
 /// The implementation of `Plain` for `input`, with the assertions that make it sound.
-pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
+pub(crate) fn expand(input: &DeriveInput, default_core: Path) -> Result<TokenStream> {
     let data = struct_of(input)?;
     check_repr(input, data)?;
     check_generics(input)?;
-    let core = path_to_core(input)?;
+    let core = path_to_core(input, default_core)?;
 
     let ident = &input.ident;
     let name = ident.unraw().to_string();
@@ -132,8 +132,8 @@ fn check_generics(input: &DeriveInput) -> Result<()> {
     ))
 }
 
-fn path_to_core(input: &DeriveInput) -> Result<Path> {
-    let mut core = syn::parse_quote!(::crosslane_core);
+fn path_to_core(input: &DeriveInput, default: Path) -> Result<Path> {
+    let mut core = default;
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("plain")) {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("crate") {

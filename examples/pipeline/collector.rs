@@ -1,5 +1,6 @@
 //! The collector: makes the segments, starts the other roles, shows how far they are, and prints what came of it.
 
+use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -46,9 +47,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
     };
     bar.finish_and_clear();
-    report(&ended);
+    // Whoever reads the result may have had enough of it (`| head`): that is no failure.
+    let out = &mut io::stdout().lock();
+    quietly(report(&ended, out))?;
     if args.check {
-        check(&ended, &found)?;
+        let words = check(&ended, &found)?;
+        quietly(writeln!(out, "check: all {} words have the same count in one process", HumanCount(words)))?;
     }
     match ended.unreadable_files {
         0 => Ok(()),
@@ -157,45 +161,56 @@ fn rings_are_done(rings: &[Owner<Record>], table: &Shared) -> Result<bool, Failu
     Ok(table::lock(table)?.latencies().count() == rings.len())
 }
 
-fn report(table: &Table) {
+fn report(table: &Table, out: &mut impl Write) -> io::Result<()> {
     let mut words: Vec<_> = table.words().collect();
     words.sort_by(|(a, n), (b, m)| m.cmp(n).then(a.cmp(b)));
     for (word, count) in words.iter().take(TOP) {
-        println!("{:>12}  {}", HumanCount(*count).to_string(), String::from_utf8_lossy(word));
+        writeln!(out, "{:>12}  {}", HumanCount(*count).to_string(), String::from_utf8_lossy(word))?;
     }
     let seconds = Duration::from_nanos(table.last_ns.saturating_sub(table.first_ns)).as_secs_f64().max(1e-9);
-    println!(
+    writeln!(
+        out,
         "{} words, {} different, in {} lines of {} files ({} binary files left out)",
         HumanCount(words.iter().map(|(_, count)| count).sum()),
         HumanCount(words.len() as u64),
         HumanCount(table.lines),
         HumanCount(table.files - table.binary_files),
         table.binary_files,
-    );
+    )?;
     #[expect(clippy::cast_precision_loss, reason = "only printed")]
     let (lines, bytes) = (table.lines as f64 / seconds, table.bytes as f64 / seconds / 1e6);
-    println!("{} in {seconds:.3} s: {lines:.0} lines/s, {bytes:.1} MB/s", HumanBytes(table.bytes));
+    writeln!(out, "{} in {seconds:.3} s: {lines:.0} lines/s, {bytes:.1} MB/s", HumanBytes(table.bytes))?;
 
     let mut latency = counter::histogram();
     for mut bytes in table.latencies() {
         let one = Deserializer::new().deserialize::<u64, _>(&mut bytes);
         if one.map(|one| latency.add(one)).is_err() {
-            println!("a histogram of the time in the ring does not decode");
+            writeln!(out, "a histogram of the time in the ring does not decode")?;
         }
     }
     if !latency.is_empty() {
         let us = |ns: u64| Duration::from_nanos(ns);
-        println!(
+        writeln!(
+            out,
             "a record's time in the ring: p50 {:?}, p99 {:?}, max {:?}",
             us(latency.value_at_quantile(0.5)),
             us(latency.value_at_quantile(0.99)),
             us(latency.max())
-        );
+        )?;
+    }
+    Ok(())
+}
+
+/// A reader that has gone is no failure.
+fn quietly(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        _ => Ok(()),
     }
 }
 
 /// Counts again in this process, and compares.
-fn check(table: &Table, found: &Files) -> Result<(), Failure> {
+fn check(table: &Table, found: &Files) -> Result<u64, Failure> {
     let mut counts = Counts::default();
     for (path, _) in &found.readable {
         let read = files::lines(path, |line, _| {
@@ -210,10 +225,7 @@ fn check(table: &Table, found: &Files) -> Result<(), Failure> {
     let shared: Counts = table.words().map(|(word, count)| (word.into(), count)).collect();
     let differ = |ours: &Counts, theirs: &Counts| ours.iter().filter(|(word, n)| theirs.get(*word) != Some(n)).count();
     match differ(&counts, &shared).max(differ(&shared, &counts)) {
-        0 => {
-            println!("check: all {} words have the same count in one process", HumanCount(counts.len() as u64));
-            Ok(())
-        }
+        0 => Ok(counts.len() as u64),
         words => Err(Failure::Differs { words }),
     }
 }

@@ -25,6 +25,7 @@ pub(crate) enum Failure {
     TableBroken(&'static str),
     Role { role: String, code: u8 },
     Start(io::Error),
+    Output(io::Error),
     Interrupted,
 }
 
@@ -42,6 +43,7 @@ impl Failure {
             Self::Push(_) | Self::Pop(_) | Self::Start(_) => 8,
             Self::Create { .. } | Self::Open { .. } | Self::Claim { .. } | Self::TableBroken(_) => 9,
             Self::Role { code, .. } => *code,
+            Self::Output(_) => 10,
             Self::Interrupted => 130,
         }
     }
@@ -72,6 +74,7 @@ impl std::fmt::Display for Failure {
             Self::TableBroken(why) => write!(f, "the table: {why}"),
             Self::Role { role, code } => write!(f, "the {role} ended with code {code}"),
             Self::Start(error) => write!(f, "a process of the pipeline could not be started: {error}"),
+            Self::Output(error) => write!(f, "the result could not be written: {error}"),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }

@@ -41,6 +41,7 @@ Exit codes:
   7    more different words than the table holds
   8    another process of the pipeline died or failed
   9    shared memory could not be opened, or is corrupt
+  10   the result could not be written
   130  interrupted";
 
 /// Counts the words of text files in processes that share memory.
@@ -61,7 +62,7 @@ struct Args {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=table::MAX_COUNTERS as i64))]
     counters: u32,
     /// Bytes of each ring, a power of two; a line may have a few bytes less.
-    #[arg(long, default_value_t = 1 << 20)]
+    #[arg(long, default_value_t = 1 << 20, value_parser = ring_bytes)]
     ring_bytes: u32,
     /// The name under which the processes meet.
     #[arg(long, default_value = "crosslane-pipeline")]
@@ -78,6 +79,14 @@ struct Args {
     /// Which counter this is.
     #[arg(long, default_value_t = 0)]
     index: u32,
+}
+
+fn ring_bytes(text: &str) -> Result<u32, String> {
+    let bytes = text.parse::<u32>().map_err(|error| error.to_string())?;
+    match crosslane_core::record::Ring::layout(bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
