@@ -14,7 +14,7 @@
 //!
 //! # Targets
 //!
-//! Modules whose words are 64 bits wide ([`spsc`], [`record`]) exist where the target has 64-bit atomics; the lock
+//! Modules whose words are 64 bits wide ([`spsc`], [`record`], [`mpmc`]) exist where the target has 64-bit atomics; the lock
 //! word, owner ids and event words need 32-bit ones only.
 //!
 //! # Model checking
@@ -35,6 +35,8 @@ pub mod end;
 pub mod event;
 #[cfg(crosslane_loom)]
 pub mod model;
+#[cfg(target_has_atomic = "64")]
+pub mod mpmc;
 pub mod mutex;
 pub mod owner;
 pub mod plain;

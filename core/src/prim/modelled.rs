@@ -44,6 +44,13 @@ macro_rules! atomic {
         #[derive(Debug)]
         pub struct $name(loom::sync::atomic::$name);
 
+        impl Default for $name {
+            #[track_caller]
+            fn default() -> Self {
+                Self::new(0)
+            }
+        }
+
         impl $name {
             /// An atomic that holds `value`.
             #[must_use]

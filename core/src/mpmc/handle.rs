@@ -1,0 +1,171 @@
+//! A process's access to a queue: claims that wait.
+
+use core::time::Duration;
+
+use super::claim::Claimed;
+use super::{PopError, PushError, Ring};
+use crate::event::Slept;
+use crate::owner::OwnerId;
+use crate::prim::pause;
+use crate::wait::{Liveness, Slice, Wait};
+
+/// The ring and the surroundings in which this process uses it.
+#[derive(Debug, Clone)]
+pub(super) struct Handle<'m, E> {
+    pub(super) ring: Ring<'m>,
+    pub(super) env: E,
+}
+
+/// How long a claim may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Patience {
+    Try,
+    TrySkippingBusy,
+    Timeout(Duration),
+    Forever,
+}
+
+impl<'m, E: Wait + Liveness> Handle<'m, E> {
+    #[inline]
+    pub(super) fn claim_to_write(&self, patience: Patience) -> Result<Claimed, PushError> {
+        let me = self.env.me().ok_or(PushError::Forked)?;
+        if self.ring.is_closed() {
+            return Err(PushError::Closed);
+        }
+        match (self.ring.claim_to_write(me), patience) {
+            (Err(PushError::Full(_)), Patience::Forever) => self.wait_to_write(me, self.env.never()),
+            (Err(PushError::Full(_)), Patience::Timeout(time)) => self.wait_to_write(me, self.env.after(time)),
+            (done, _) => done,
+        }
+    }
+
+    #[inline]
+    pub(super) fn claim_to_read(&self, patience: Patience) -> Result<Claimed, PopError> {
+        let me = self.env.me().ok_or(PopError::Forked)?;
+        let skip_busy = matches!(patience, Patience::TrySkippingBusy);
+        match (self.ring.claim_to_read(me, skip_busy), patience) {
+            (Err(PopError::Empty | PopError::Busy(_)), Patience::Forever) => self.wait_to_read(me, self.env.never()),
+            (Err(PopError::Empty | PopError::Busy(_)), Patience::Timeout(time)) => {
+                self.wait_to_read(me, self.env.after(time))
+            }
+            (Err(PopError::Empty), _) if self.ring.is_closed() => self.drained(me),
+            (done, _) => done,
+        }
+    }
+
+    #[inline]
+    pub(super) fn wake_consumers(&self, items: u32) {
+        self.ring.header().not_empty.0.wake(items, self.ring.mode, &self.env);
+    }
+
+    #[inline]
+    pub(super) fn wake_producers(&self, slots: u32) {
+        self.ring.header().not_full.0.wake(slots, self.ring.mode, &self.env);
+    }
+
+    /// The queue was found empty and then closed: closed for good, if it is still empty.
+    fn drained(&self, me: OwnerId) -> Result<Claimed, PopError> {
+        match self.ring.claim_to_read(me, false) {
+            Err(PopError::Empty) => Err(PopError::Closed),
+            done => done,
+        }
+    }
+
+    #[cold]
+    fn wait_to_write(&self, me: OwnerId, deadline: E::Deadline) -> Result<Claimed, PushError> {
+        let ring = &self.ring;
+        for _ in 0..self.env.spins() {
+            if ring.may_push() {
+                break;
+            }
+            pause();
+        }
+        let mut slept = false;
+        loop {
+            if ring.is_closed() {
+                return Err(PushError::Closed);
+            }
+            match ring.claim_to_write(me) {
+                Err(PushError::Full(_)) => {}
+                done => return self.pass_on_room(slept, done),
+            }
+            if slept && ring.recover_holders(&self.env) {
+                continue;
+            }
+            let ready = || ring.may_push() || ring.is_closed();
+            let event = &ring.header().not_full.0;
+            match event.sleep_unless(ring.mode, self.slice(me), deadline, &self.env, ready) {
+                Slept::Ready | Slept::Again => slept = true,
+                Slept::Expired => {
+                    ring.recover_holders(&self.env);
+                    return match ring.claim_to_write(me) {
+                        Err(PushError::Full(_)) => Err(PushError::TimedOut),
+                        done => done,
+                    };
+                }
+            }
+            if self.env.me() != Some(me) {
+                return Err(PushError::Forked);
+            }
+        }
+    }
+
+    #[cold]
+    fn wait_to_read(&self, me: OwnerId, deadline: E::Deadline) -> Result<Claimed, PopError> {
+        let ring = &self.ring;
+        for _ in 0..self.env.spins() {
+            if ring.may_pop() {
+                break;
+            }
+            pause();
+        }
+        let mut slept = false;
+        loop {
+            // Read before the look: what was pushed before the close is then seen by the look.
+            let closed = ring.is_closed();
+            match ring.claim_to_read(me, false) {
+                Err(PopError::Empty) if closed => return Err(PopError::Closed),
+                Err(PopError::Empty | PopError::Busy(_)) => {}
+                done => return self.pass_on_items(slept, done),
+            }
+            if slept && ring.recover_holders(&self.env) {
+                continue;
+            }
+            let ready = || ring.may_pop() || ring.is_closed() != closed;
+            let event = &ring.header().not_empty.0;
+            match event.sleep_unless(ring.mode, self.slice(me), deadline, &self.env, ready) {
+                Slept::Ready | Slept::Again => slept = true,
+                Slept::Expired => {
+                    ring.recover_holders(&self.env);
+                    return match ring.claim_to_read(me, false) {
+                        Err(PopError::Empty | PopError::Busy(_)) => Err(PopError::TimedOut),
+                        done => done,
+                    };
+                }
+            }
+            if self.env.me() != Some(me) {
+                return Err(PopError::Forked);
+            }
+        }
+    }
+
+    /// A woken waiter may have been meant for two: if there is more, it passes the wake on.
+    fn pass_on_items(&self, slept: bool, done: Result<Claimed, PopError>) -> Result<Claimed, PopError> {
+        if slept && self.ring.may_pop() {
+            self.wake_consumers(1);
+        }
+        done
+    }
+
+    fn pass_on_room(&self, slept: bool, done: Result<Claimed, PushError>) -> Result<Claimed, PushError> {
+        if slept && self.ring.may_push() {
+            self.wake_producers(1);
+        }
+        done
+    }
+
+    /// Whoever holds a slot counts as named: it may be dead, and what it held may be what is waited for.
+    fn slice(&self, me: OwnerId) -> Slice {
+        if self.ring.is_held_by_others(me) { Slice::Owner } else { Slice::Long }
+    }
+}

@@ -1,0 +1,137 @@
+//! Repairing what the dead held.
+
+use super::Ring;
+use super::claim::Claimed;
+use super::word::{MAX_ATTEMPTS, SlotWord, State};
+use crate::owner::OwnerId;
+use crate::prim::Ordering;
+use crate::wait::{Liveness, Wait};
+
+/// What a recovery found in the slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// Slots that the dead were writing: skipped, the items lost with their producers.
+    pub skipped: u32,
+    /// Items that the dead were reading: to be delivered again.
+    pub returned: u32,
+    /// Items that the dead were reading and that had been delivered often enough: dead letters.
+    pub dead_letters: u32,
+}
+
+impl Ring<'_> {
+    /// Repairs what `owner` held, if it is proven dead, and wakes everybody. Idempotent; any number of processes may do
+    /// it at once. Reads every slot. A living owner: nothing is done.
+    ///
+    /// # Crash
+    /// A process killed inside leaves the rest to the next who calls.
+    pub fn recover<E: Wait + Liveness>(&self, owner: OwnerId, env: &E) -> Recovered {
+        if env.is_dead(owner) { self.recover_dead(owner, env) } else { Recovered::default() }
+    }
+
+    /// Probes every participant that holds a slot, and repairs what the dead ones held. `true` if one was dead.
+    pub(super) fn recover_holders<E: Wait + Liveness>(&self, env: &E) -> bool {
+        let (mut alive, mut found) = (None, false);
+        for slot in self.slots_in(|state| matches!(state, State::Writing | State::Reading)) {
+            // ORDERING: Relaxed. Only names whom to probe.
+            let owner = SlotWord(self.word(slot).load(Ordering::Relaxed)).owner();
+            match owner {
+                Some(owner) if owner_is_news(owner, alive, env) => {
+                    if env.is_dead(owner) {
+                        self.recover_dead(owner, env);
+                        found = true;
+                    } else {
+                        alive = Some(owner);
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Whether a participant other than this process holds a slot.
+    pub(super) fn is_held_by_others(&self, me: OwnerId) -> bool {
+        self.slots_in(|state| matches!(state, State::Writing | State::Reading)).any(|slot| {
+            let owner = SlotWord(self.word(slot).load(Ordering::Relaxed)).owner();
+            owner.is_some_and(|owner| owner != me)
+        })
+    }
+
+    /// Gives an item back to be delivered again, or makes it a dead letter.
+    pub(super) fn give_back<W: Wait>(&self, claimed: Claimed, wait: &W) {
+        self.return_as(self.after_delivery(claimed.lap, claimed.attempts), claimed, wait);
+    }
+
+    /// Gives an item back that was only looked at.
+    pub(super) fn put_back<W: Wait>(&self, claimed: Claimed, wait: &W) {
+        self.return_as(SlotWord::new(claimed.lap, State::Returned, claimed.attempts), claimed, wait);
+    }
+
+    fn return_as<W: Wait>(&self, word: SlotWord, claimed: Claimed, wait: &W) {
+        // ORDERING mpmc.full: Release. Pairs with the Acquire in `claim_item`. mpmc.free: and with the one in
+        // `claim_to_write`, if it is a letter that is dropped.
+        // A plain store ends the producer's release of the payload, so this one publishes it anew.
+        self.word(claimed.position).store(word.0, Ordering::Release);
+        self.raise_returned();
+        self.header().not_empty.0.wake(1, self.mode, wait);
+    }
+
+    fn recover_dead<W: Wait>(&self, owner: OwnerId, wait: &W) -> Recovered {
+        let mut done = Recovered::default();
+        for slot in self.slots_in(|state| matches!(state, State::Writing | State::Reading)) {
+            // ORDERING: Relaxed. The CAS takes exactly this word or none.
+            let word = SlotWord(self.word(slot).load(Ordering::Relaxed));
+            if word.owner() != Some(owner) {
+                continue;
+            }
+            let (after, count) = match word.state() {
+                Some(State::Writing) => (SlotWord::new(word.lap().wrapping_add(1), State::Free, 0), &mut done.skipped),
+                Some(State::Reading) => {
+                    let after = self.after_delivery(word.lap(), word.attempts());
+                    let dead_letter = after.state() == Some(State::DeadLetter);
+                    (after, if dead_letter { &mut done.dead_letters } else { &mut done.returned })
+                }
+                _ => continue,
+            };
+            // ORDERING mpmc.free: Release. Pairs with the Acquire in `claim_to_write`.
+            // Publishes what the proof of death showed: the dead one's last accesses to the payload. As a
+            // read-modify-write it continues the producer's release of the payload. Failure: Relaxed, somebody else
+            // has recovered the slot.
+            let cas = self.word(slot).compare_exchange(word.0, after.0, Ordering::Release, Ordering::Relaxed);
+            if cas.is_ok() {
+                *count += 1;
+            }
+        }
+        self.raise_returned();
+        self.wake_all(wait);
+        done
+    }
+
+    fn after_delivery(&self, lap: u64, attempts: u32) -> SlotWord {
+        // ORDERING: Relaxed. Written before the queue was shared.
+        let max = self.rare().max_attempts.load(Ordering::Relaxed).clamp(1, MAX_ATTEMPTS);
+        let attempts = (attempts + 1).min(MAX_ATTEMPTS);
+        let state = if attempts >= max { State::DeadLetter } else { State::Returned };
+        SlotWord::new(lap, state, attempts)
+    }
+
+    fn raise_returned(&self) {
+        let hint = &self.rare().returned;
+        // ORDERING: Relaxed. The CAS below takes exactly this value.
+        let mut seen = hint.load(Ordering::Relaxed);
+        loop {
+            let raised = (seen | 1).wrapping_add(2);
+            // ORDERING mpmc.returned: Release. Pairs with the Acquire in `claim_returned`.
+            // Publishes that a slot is RETURNED. Failure: Relaxed, the loop tries again.
+            match hint.compare_exchange_weak(seen, raised, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+/// Not this process, and not the one that was just found alive.
+fn owner_is_news<L: Liveness>(owner: OwnerId, alive: Option<OwnerId>, life: &L) -> bool {
+    Some(owner) != alive && Some(owner) != life.me()
+}
