@@ -50,5 +50,5 @@ mutant() {
 
 mutant "an spsc item published with Relaxed" spsc spsc.rs "self.seq(position).store(position + 1, Ordering::Release)"
 mutant "a record committed with Relaxed" record record.rs "self.word(position).store(word, Ordering::Release)"
-mutant "a mutex unlocked with Relaxed" mutex mutex.rs "compare_exchange(me.to_word(), free, Ordering::Release, Ordering::Relaxed)"
+mutant "a mutex unlocked with Relaxed" mutex mutex.rs "self.0.swap(if poison { POISON } else { 0 }, Ordering::Release)"
 echo "${#cases[@]} cases quiet, 3 mutants reported"

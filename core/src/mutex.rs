@@ -29,7 +29,7 @@
 //!
 //! Unlock ([`LockWord::unlock`]):
 //! 1. the word does not name this process: nothing (the guard was inherited over a `fork()`);
-//! 2. CAS(my id without flags -> 0 or `POISON`); it has flags: swap(0 or `POISON`);
+//! 2. swap(0 or `POISON`);
 //! 3. `WAITERS` was set: wake one.
 //!
 //! The generation in the owner id is what makes step 6 right: a recoverer may be paused between its proof and its CAS
@@ -39,7 +39,7 @@
 //! # Orderings
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
-//! | `lock.word` | CAS in `unlock`, swap in `unlock_slow` | CAS in `take` | everything that the last owner did under the lock | `mutex` |
+//! | `lock.word` | swap in `unlock` | CAS in `take` | everything that the last owner did under the lock | `mutex` |
 //!
 //! A dead owner's stores are visible through the proof of death ([`Liveness::is_dead`]), and with them everything that
 //! the dead owner had acquired.
@@ -184,27 +184,17 @@ impl LockWord {
     /// A process killed inside leaves the lock held by a dead owner, or free with its waiters asleep for at most 10 ms.
     #[inline]
     pub fn unlock<E: Wait + Liveness>(&self, env: &E, poison: bool) {
-        let Some(me) = env.me() else { return };
-        let free = if poison { POISON } else { 0 };
-        // ORDERING lock.word: Release. Pairs with the Acquire in `take`.
-        // Publishes everything that was done under the lock. Failure: Relaxed, `unlock_slow` looks again.
-        if self.0.compare_exchange(me.to_word(), free, Ordering::Release, Ordering::Relaxed).is_err() {
-            self.unlock_slow(me, free, env);
-        }
-    }
-
-    /// The word has flags, or names somebody else.
-    #[cold]
-    fn unlock_slow<W: Wait>(&self, me: OwnerId, free: u32, wait: &W) {
         // ORDERING: Relaxed. If the word names this process, it wrote that itself, and others only add flags.
-        if OwnerId::from_word(self.0.load(Ordering::Relaxed)) != Some(me) {
+        let held_by = OwnerId::from_word(self.0.load(Ordering::Relaxed));
+        if held_by.is_none() || held_by != env.me() {
             return;
         }
-        // ORDERING lock.word: Release. Pairs with the Acquire in `take`, as in `unlock`. A swap, which is one
-        // instruction where `fetch_and` is a loop.
-        let left = self.0.swap(free, Ordering::Release);
+        // ORDERING lock.word: Release. Pairs with the Acquire in `take`.
+        // Publishes everything that was done under the lock. A swap, which is one instruction where `fetch_and` is a
+        // loop.
+        let left = self.0.swap(if poison { POISON } else { 0 }, Ordering::Release);
         if left & WAITERS != 0 {
-            self.wake_slow(wait);
+            self.wake_slow(env);
         }
     }
 

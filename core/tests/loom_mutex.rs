@@ -116,7 +116,7 @@ impl World {
 
 #[test]
 fn two_threads_exclude_each_other() {
-    check("mutex.two", Some(3), 6_200, || {
+    check("mutex.two", Some(3), 13_500, || {
         let world = World::new(2);
         let other = world.spawn(1, |world, process| {
             let _ = world.turn(process);
@@ -132,7 +132,7 @@ fn two_threads_exclude_each_other() {
 
 #[test]
 fn three_threads_exclude_each_other_and_nobody_sleeps_for_ever() {
-    check("mutex.three", Some(2), 1_900, || {
+    check("mutex.three", Some(2), 4_300, || {
         let world = World::new(3);
         let others = [1, 2].map(|i| world.spawn(i, |world, process| world.turn(process)));
         let process = world.process(0);
@@ -146,7 +146,7 @@ fn three_threads_exclude_each_other_and_nobody_sleeps_for_ever() {
 
 #[test]
 fn an_owner_killed_at_any_access_hands_the_lock_on() {
-    check_deaths("mutex.owner_killed", Some(2), 15, 1_000, |k| {
+    check_deaths("mutex.owner_killed", Some(2), 15, 1_300, |k| {
         let world = World::new(3);
         let victim = world.spawn(1, move |world, process| world.killed_turn(process, k));
         let process = world.process(0);
@@ -160,7 +160,7 @@ fn an_owner_killed_at_any_access_hands_the_lock_on() {
 
 #[test]
 fn a_waiter_killed_at_any_access_costs_the_others_no_more_than_a_slice() {
-    check_deaths("mutex.waiter_killed", Some(2), 21, 29_000, |k| {
+    check_deaths("mutex.waiter_killed", Some(2), 21, 60_000, |k| {
         let world = World::new(3);
         let holder = world.process(0);
         let _ = world.lock(&holder);
@@ -235,7 +235,7 @@ fn a_recoverer_paused_while_the_index_is_reused_leaves_the_new_owner_alone() {
 
 #[test]
 fn poison_survives_waiters_and_deaths_until_it_is_cleared() {
-    check_deaths("mutex.poison", Some(2), 17, 3_800, |k| {
+    check_deaths("mutex.poison", Some(2), 17, 4_800, |k| {
         let world = World::new(3);
         let process = world.process(0);
         let _ = world.lock(&process);
@@ -261,7 +261,7 @@ fn poison_survives_waiters_and_deaths_until_it_is_cleared() {
 
 #[test]
 fn a_waiter_that_gives_up_does_not_take_anothers_wake_along() {
-    check("mutex.deadline", Some(2), 1_500, || {
+    check("mutex.deadline", Some(2), 3_200, || {
         let world = World::new(3);
         let holder = world.process(0);
         let _ = world.lock(&holder);
