@@ -63,6 +63,12 @@ impl Segment {
 
     /// Opens a segment that came as a file descriptor from a process of this family.
     ///
+    /// Trust in the sender is part of the contract. The checks catch an accident: another kind, type or family. They
+    /// cannot catch a sender that writes the memory of a ring or lock against its protocol, and `Mutex::from_fd`,
+    /// `Spsc::from_fd` and `Record::from_fd` give handles that lend that memory in place: pass them only fds that this
+    /// family's processes made by the same types. A segment that comes from elsewhere is for the named objects, which
+    /// work on copies.
+    ///
     /// # Errors
     /// [`OpenError::NotSealed`], [`OpenError::Header`] (also `WrongDomain`), [`OpenError::Domain`], [`OpenError::Os`].
     pub fn from_fd(fd: OwnedFd, expected: &Expected, options: &Options) -> Result<Self, OpenError> {

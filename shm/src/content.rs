@@ -4,6 +4,9 @@ use std::fmt;
 
 use crosslane_core::{Plain, WakeMode};
 
+/// Numbers below belong to this project.
+const FIRST_CUSTOM: u32 = 0x1_0000;
+
 /// What kind of object a segment holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind(u32);
@@ -24,6 +27,11 @@ impl Kind {
     #[must_use]
     pub const fn custom(number: u32) -> Self {
         Self(number)
+    }
+
+    /// Whether this is an object of this project's, and not bytes or a kind of the caller's own.
+    pub(crate) fn is_object(self) -> bool {
+        self != Self::BYTES && self.0 < FIRST_CUSTOM
     }
 
     /// The number that stands in the header.

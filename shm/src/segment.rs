@@ -21,7 +21,7 @@ use std::sync::Arc;
 use crosslane_core::prim::{WORD_BYTES, copy_in, copy_out};
 use crosslane_core::{record, spsc};
 
-use crate::content::Content;
+use crate::content::{Content, Kind};
 use crate::domain::{Domain, DomainError};
 use crate::env::Env;
 use crate::header::{Header, HeaderError};
@@ -151,6 +151,8 @@ pub enum CopyError {
     Unaligned,
     /// The segment was opened for reading only.
     ReadOnly,
+    /// The segment holds an object of this project's, whose handles may lend its memory: only they touch it.
+    Object(Kind),
 }
 
 impl Segment {
@@ -211,10 +213,12 @@ impl Segment {
         Ok(Self { hold: Hold::Member(domain), ..self.clone() })
     }
 
-    /// Copies bytes of the object out. Does not block; a peer that writes meanwhile means a mixture.
+    /// Copies bytes of the object out, which are [bytes](Kind::BYTES) or of a [kind](Kind::custom) of the caller's own.
+    /// Does not block; a peer that writes meanwhile means a mixture.
     ///
     /// # Errors
-    /// [`CopyError::OutOfBounds`]; [`CopyError::Unaligned`] unless offset and length are multiples of 8 bytes.
+    /// [`CopyError::OutOfBounds`]; [`CopyError::Unaligned`] unless offset and length are multiples of 8 bytes;
+    /// [`CopyError::Object`] for a ring's or a lock's segment.
     pub fn copy_out(&self, offset_bytes: u64, out: &mut [u8]) -> Result<(), CopyError> {
         let src = self.words(offset_bytes, out.len())?;
         // SAFETY: `words` checked that the range lies in the mapping, whole words; `out` is private.
@@ -240,6 +244,11 @@ impl Segment {
     }
 
     fn words(&self, offset: u64, len: usize) -> Result<NonNull<u8>, CopyError> {
+        // By this process's copy of the header: a handle made from it may lend `&T` and `&mut T` to this memory.
+        let kind = self.header.content.kind;
+        if kind.is_object() {
+            return Err(CopyError::Object(kind));
+        }
         let (end, len_bytes) = (offset.saturating_add(len as u64), self.len_bytes());
         if end > len_bytes {
             return Err(CopyError::OutOfBounds { end, len_bytes });
@@ -409,6 +418,7 @@ impl fmt::Display for CopyError {
         match self {
             Self::OutOfBounds { end, len_bytes } => write!(f, "byte {end} of an object of {len_bytes} bytes"),
             Self::Unaligned => f.write_str("offset and length must be multiples of 8 bytes"),
+            Self::Object(kind) => write!(f, "the segment holds {kind}, whose memory only its handles touch"),
             Self::ReadOnly => f.write_str("the segment is open for reading only"),
         }
     }

@@ -9,12 +9,53 @@ use std::time::{Duration, Instant};
 use crosslane_core::prim::AtomicU32;
 use crosslane_core::spsc::{PopError, PushError};
 use crosslane_core::{Liveness, OwnerId, Parked, Slice, Wait, WakeMode, record};
-use crosslane_shm::{CreateError, Domain, Mutex, OpenError, Options, Record, Spsc};
+use crosslane_shm::{
+    Content, CopyError, CreateError, Domain, Expected, Kind, Mutex, OpenError, Options, Record, Segment, Spsc,
+};
 use crosslane_sync::LockError;
 use family::{Dir, await_death, fork, name};
 
 /// A wait that ends only when its slice does would take at least so long.
 const LONG_SLICE: Duration = Duration::from_secs(1);
+
+#[test]
+fn an_objects_memory_cannot_be_copied_past_its_handles() {
+    let options = Options::new();
+    let mutex = Mutex::<u64>::anonymous(1, &options).unwrap();
+    let spsc = Spsc::<u64>::anonymous(2, &options).unwrap();
+    let record = Record::anonymous(4096, &options).unwrap();
+    // The same memory again, as a segment of its own: the header says the same.
+    let expected = Expected {
+        kind: Kind::MUTEX,
+        elem_size: 8,
+        elem_align: 8,
+        fingerprint: mutex.segment().header().content.fingerprint,
+        ..Expected::bytes()
+    };
+    let again = Segment::from_fd(mutex.as_fd().try_clone_to_owned().unwrap(), &expected, &options).unwrap();
+    let lent = mutex.lock().unwrap();
+    for (segment, kind) in [
+        (mutex.segment(), Kind::MUTEX),
+        (&again, Kind::MUTEX),
+        (spsc.segment(), Kind::SPSC),
+        (record.segment(), Kind::RECORD),
+    ] {
+        assert_eq!(segment.copy_in(8, &[7; 8]), Err(CopyError::Object(kind)));
+        assert_eq!(segment.copy_out(8, &mut [0; 8]), Err(CopyError::Object(kind)));
+    }
+    assert_eq!(*lent, 1);
+}
+
+#[test]
+fn a_segment_of_a_users_own_kind_can_be_copied() {
+    let content = Content { kind: Kind::custom(0x1_0000), ..Content::bytes(64) };
+    let domain = Domain::family().unwrap();
+    let segment = Segment::anonymous_with(content, &Options::new(), &domain, |_, _| Ok(())).unwrap();
+    segment.copy_in(8, &[7; 8]).unwrap();
+    let mut seen = [0; 8];
+    segment.copy_out(8, &mut seen).unwrap();
+    assert_eq!(seen, [7; 8]);
+}
 
 #[test]
 fn items_cross_in_order_in_every_wake_mode() {
