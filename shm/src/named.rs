@@ -42,9 +42,9 @@ use crate::segment::{self, CreateError, Hold, OpenError, Reader, Segment};
 use crate::sys::call::OsError;
 use crate::sys::file::{self, FileKey, Stat};
 use crate::sys::gate::{self, Entered};
-use crate::sys::lock::{self, Bytes, Mode};
+use crate::sys::lock::{Bytes, Mode};
 use crate::sys::slot::Slot;
-use crate::takeover::{self, Vacated};
+use crate::takeover::{self, Takeover, Vacated};
 
 /// Up to this size a creator finds out by step 4 alone that its name is taken: reserving costs no more than looking.
 const CHEAP_BYTES: u64 = 64 << 10;
@@ -289,19 +289,13 @@ fn checked_header(map: &Mapping, stat: &Stat, expected: &Expected) -> Result<Hea
 fn hold(path: &CString, ground: &Ground, read_only: bool) -> Result<Option<Hold>, OpenError> {
     // Declared before the gate, so dropped behind it, on every way out: last drops enter the gate themselves.
     let mut stale = None;
-    let mut taken = None;
+    let mut taken;
     let mut gate = gate::enter();
-    let fd = ground.fd.as_fd();
-    if !lock::try_lock(fd, Bytes::TAKEOVER, Mode::Read)? {
-        return Ok(None);
-    }
-    let result = take(&mut gate, ground, read_only, &mut stale);
-    let result = result.and_then(|hold| {
-        taken = Some(hold);
-        Ok(takeover::leads_to(path, ground.key)?)
-    });
-    lock::unlock(fd, Bytes::TAKEOVER)?;
-    Ok(if result? { taken.take() } else { None })
+    // Declared behind the gate, so unlocked inside it.
+    let Some(_byte) = Takeover::try_lock(&gate, ground.fd.as_fd(), Mode::Read)? else { return Ok(None) };
+    taken = Some(take(&mut gate, ground, read_only, &mut stale)?);
+    let is_there = takeover::leads_to(path, ground.key)?;
+    Ok(if is_there { taken.take() } else { None })
 }
 
 fn take(gate: &mut Entered, ground: &Ground, read_only: bool, stale: &mut Option<Domain>) -> Result<Hold, OpenError> {

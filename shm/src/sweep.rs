@@ -28,7 +28,7 @@ pub fn sweep() -> Result<Swept, OsError> {
     sweep_in("/dev/shm")
 }
 
-/// Removes every named segment in `directory` that nobody has open. Does not block; five system calls for each file.
+/// Removes every named segment in `directory` that nobody has open. Does not block; about ten system calls for each file.
 ///
 /// Files that are no segments of this format are left alone, and so are files that this process may not open: they are
 /// their users' to sweep. Safe at any time, beside creators, openers and other sweeps.

@@ -15,7 +15,7 @@
 //! 3. no lease byte may be locked (one question for all of them);
 //! 4. the name must still lead to this file;
 //! 5. unlink the name;
-//! 6. close the file, which unlocks the byte.
+//! 6. unlock the byte.
 //!
 //! Owner, dropped ([`unlink_own`]), holding its lease throughout: 1. the name must still lead to its file; 2. unlink.
 //!
@@ -31,8 +31,9 @@
 //! Programs that do not keep to the protocol (`rm` and a new file, within microseconds) can break that: as always with
 //! files.
 //!
-//! There is no closing state and no temporary name. All locks of 2 to 6 are taken inside the process's gate, so a
-//! `fork()` does not copy the fd that carries them.
+//! There is no closing state and no temporary name. The byte is locked through a description that is opened and closed
+//! inside the process's gate ([`Takeover`]): a `fork()` does not copy an fd that leads to it. It is unlocked in so many
+//! words and not by the close alone, for the children that the gate does not hold off (`vfork`, `posix_spawn`).
 //!
 //! # Crash
 //! | killed between | others see |
@@ -43,14 +44,14 @@
 //! | remover 5 and 6 | the name gone |
 
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use crate::header::{self, HEADER_BYTES};
 use crate::sys::call::OsError;
 use crate::sys::file::{self, FileKey, Stat};
-use crate::sys::gate;
+use crate::sys::gate::{self, Entered};
 use crate::sys::lock::{self, Bytes, Mode};
 
 /// Between two looks at a takeover byte that somebody else holds.
@@ -89,23 +90,41 @@ pub(crate) fn vacate(path: &CStr) -> Result<Vacated, OsError> {
         return Ok(Vacated::Foreign);
     }
     let Some(creator) = header::creator_of(&bytes) else { return Ok(Vacated::Foreign) };
-    let _gate = gate::enter();
-    if !lock::try_lock(fd.as_fd(), Bytes::TAKEOVER, Mode::Write)? {
+    // In this order: the byte is unlocked before the gate is left.
+    let gate = gate::enter();
+    let Some(_byte) = Takeover::try_lock(&gate, fd.as_fd(), Mode::Write)? else {
         return Ok(Vacated::Busy { creator });
-    }
+    };
     // The leases first: see the head of this file.
     let is_alive = lock::is_held(fd.as_fd(), Bytes::EVERY_LEASE, Mode::Write)?;
-    let vacated = if !leads_to(path, key)? {
-        Vacated::Gone
-    } else if is_alive {
-        Vacated::Living { creator }
-    } else {
-        file::unlink(path)?;
-        Vacated::Removed
-    };
-    // Inside the gate: a copy of the fd in a fork child would keep the byte locked.
-    drop(fd);
-    Ok(vacated)
+    if !leads_to(path, key)? {
+        return Ok(Vacated::Gone);
+    }
+    if is_alive {
+        return Ok(Vacated::Living { creator });
+    }
+    file::unlink(path)?;
+    Ok(Vacated::Removed)
+}
+
+/// The takeover byte of a file, locked. To be dropped inside the gate in which it was locked.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Takeover(OwnedFd);
+
+impl Takeover {
+    /// Locks the byte by a description of its own; `None` if it is held. Does not block.
+    pub(crate) fn try_lock(_gate: &Entered, fd: BorrowedFd<'_>, mode: Mode) -> Result<Option<Self>, OsError> {
+        let own = file::reopen(fd, mode == Mode::Read)?;
+        Ok(lock::try_lock(own.as_fd(), Bytes::TAKEOVER, mode)?.then(|| Self(own)))
+    }
+}
+
+impl Drop for Takeover {
+    fn drop(&mut self) {
+        // A drop cannot report; the close that follows unlocks the byte where nobody has a copy of the fd.
+        let _ = lock::unlock(self.0.as_fd(), Bytes::TAKEOVER);
+    }
 }
 
 /// Removes the name `path` if it still leads to the file `key`, on which the caller holds a lease. Does not block.

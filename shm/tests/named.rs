@@ -3,7 +3,9 @@
 mod family;
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crosslane_shm::{CopyError, CreateError, Expected, Name, OpenError, Options, Owner, Segment, sweep_in};
@@ -45,6 +47,41 @@ fn dropping_the_owner_removes_the_name_and_users_go_on() {
     drop(owner);
     assert_eq!(open(&dir, "s").unwrap_err(), OpenError::NotFound);
     attached.copy_in(8, b"go on...").unwrap();
+}
+
+#[test]
+fn a_fork_child_of_a_remover_or_opener_keeps_no_name_busy() {
+    let dir = Dir::new();
+    let _owner = create(&dir, "s").unwrap();
+    let is_done = AtomicBool::new(false);
+    let children = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                let _ = sweep_in(dir.path()).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            let reading = dir.options().read_only(true);
+            while !is_done.load(Ordering::Relaxed) {
+                let _ = Segment::open(&name("s"), &Expected::bytes(), &reading);
+            }
+        });
+        let children: Vec<_> = (0..60).map(|_| fork(|parent| parent.forever())).collect();
+        is_done.store(true, Ordering::Relaxed);
+        children
+    });
+    // Nobody removes it now, and nobody opens it: both find it free at the first look.
+    let at_once = dir.options().open_timeout(Duration::ZERO);
+    fork(|_| drop(Segment::open(&name("s"), &Expected::bytes(), &at_once).unwrap())).join();
+    let file = fs::File::open(dir.file(&name("s"))).unwrap();
+    // SAFETY: `flock` is plain data, for which all zero is valid.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = i16::try_from(libc::F_WRLCK).unwrap();
+    (lock.l_start, lock.l_len) = ((1 << 30) + 1025, 1);
+    // SAFETY: `lock` is a valid `flock`, writable for the duration of the call.
+    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) }, 0);
+    assert_eq!(i32::from(lock.l_type), libc::F_UNLCK, "a child holds the takeover byte");
+    children.into_iter().for_each(family::Child::kill);
 }
 
 #[test]
