@@ -36,7 +36,6 @@
 
 use std::fmt;
 use std::mem::offset_of;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crosslane_core::WakeMode;
@@ -492,12 +491,21 @@ fn nanoseconds_since_1970() -> u64 {
 
 /// The id of the running boot; 0 where `/proc` does not say.
 fn boot_id() -> [u8; 16] {
-    static ID: OnceLock<[u8; 16]> = OnceLock::new();
-    *ID.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-        u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
-    })
+    /// High and low half; 0: not read yet. No `OnceLock`: a fork during its first call would block the child for ever.
+    static ID: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+    // ORDERING: Relaxed, here and below. Whoever reads the file stores the same; neither half of a UUID is 0, as each has
+    // a fixed bit that is 1.
+    let [high, low] = [0, 1].map(|half: usize| u128::from(ID[half].load(Ordering::Relaxed)));
+    if high != 0 && low != 0 {
+        return (high << 64 | low).to_be_bytes();
+    }
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let bytes = u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes();
+    for (word, half) in ID.iter().zip(bytes.as_chunks::<8>().0) {
+        word.store(u64::from_be_bytes(*half), Ordering::Relaxed);
+    }
+    bytes
 }
 
 impl fmt::Display for HeaderError {

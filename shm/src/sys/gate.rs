@@ -7,12 +7,13 @@
 //!
 //! Not covered: children of raw `clone`/`vfork` system calls, which run no atfork handlers. Such a child that never
 //! executes another program may hide its parent's death for as long as it lives (late, never false), and must not use
-//! this crate. A `fork()` from a signal handler that interrupted the gate's holder waits for ever.
+//! this crate. Nor is a `fork()` that was running other libraries' handlers when the process entered the gate for the first
+//! time: its child may find the gate locked. A `fork()` from a signal handler that interrupted the gate's holder waits for ever.
 #![allow(unsafe_code)]
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 unsafe extern "C" {
     /// In no header of the `libc` crate for Linux; every Linux libc has it.
@@ -29,7 +30,15 @@ struct Gate(UnsafeCell<libc::pthread_mutex_t>);
 unsafe impl Sync for Gate {}
 
 static GATE: Gate = Gate(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
-static ATFORK: Once = Once::new();
+
+/// Whether `fork()` waits at the gate. No `Once`: a fork during its first call would leave the child's copy "running" for
+/// ever. Threads that race here register twice, which [`before_fork`] allows for.
+static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// How many of this thread's calls of [`before_fork`] have had no [`after_fork`] yet.
+    static FORKING: Cell<u32> = const { Cell::new(0) };
+}
 
 extern "C" fn lock() {
     // SAFETY: the mutex is static and was initialised statically. A normal mutex's lock cannot fail.
@@ -41,6 +50,23 @@ extern "C" fn unlock() {
     unsafe { libc::pthread_mutex_unlock(GATE.0.get()) };
 }
 
+extern "C" fn before_fork() {
+    let depth = FORKING.get();
+    FORKING.set(depth + 1);
+    if depth == 0 {
+        lock();
+    }
+}
+
+/// In the parent and in the child.
+extern "C" fn after_fork() {
+    let depth = FORKING.get() - 1;
+    FORKING.set(depth);
+    if depth == 0 {
+        unlock();
+    }
+}
+
 /// Proof that this thread is inside the gate.
 #[derive(Debug)]
 #[must_use]
@@ -48,13 +74,24 @@ pub(crate) struct Entered(PhantomData<*const ()>);
 
 /// Waits for the gate. Not re-entrant: whoever is inside must not drop a domain handle.
 pub(crate) fn enter() -> Entered {
-    ATFORK.call_once(|| {
-        // SAFETY: the handlers are functions that live as long as the program.
-        // Its only failure is lack of memory; then forks are not held off, which makes a death late, never false.
-        unsafe { pthread_atfork(Some(lock), Some(unlock), Some(unlock)) };
-    });
+    // ORDERING: Relaxed. Only saves further registrations; libc's list of handlers has a lock of its own.
+    if !IS_REGISTERED.load(Ordering::Relaxed) {
+        register_slow();
+    }
     lock();
     Entered(PhantomData)
+}
+
+#[cold]
+fn register_slow() {
+    // Before the lock, so that no fork that begins from here on can copy the gate while it is held.
+    // SAFETY: the handlers are functions that live as long as the program.
+    let result = unsafe { pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) };
+    // Its only failure is lack of memory; then forks are not held off, which makes a death late, never false.
+    if result == 0 {
+        // ORDERING: Relaxed, as in `enter`.
+        IS_REGISTERED.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Entered {
