@@ -29,7 +29,7 @@
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
 //! | `domain.join` | release fence, join 4, through any word that holds the id | acquire fence, probe 1 | the generation and the lock of the id's owner | none: half of it is the kernel's |
-//! | `domain.proof` | CAS, probe 5 | load, probe 2 | everything that the dead participant stored (the kernel's lock ordered it before the prover) | none: half of it is the kernel's |
+//! | `domain.proof` | CAS, probe 5; store, join 3 | load, probe 2 | everything that the dead participant stored (the kernel's lock ordered it before the prover) | none: half of it is the kernel's |
 //!
 //! # Crash
 //! | killed between | others see |
@@ -300,8 +300,8 @@ impl Domain {
         // ORDERING domain.join: Acquire fence. Pairs with the Release fence in `join_inside`.
         fence(Ordering::Acquire);
         let word = self.generation(owner.index());
-        // ORDERING domain.proof: Acquire. Pairs with the Release in the CAS below: who takes somebody else's proof sees
-        // what the dead participant stored.
+        // ORDERING domain.proof: Acquire. Pairs with the Release in the CAS below and in `seat`: who takes somebody
+        // else's proof, or finds a successor, sees what the dead participant stored.
         let seen = word.load(Ordering::Acquire);
         if seen != owner.generation() {
             // Marked, or a successor's (which holds the lock that the dead one lost), or never given out.
@@ -375,8 +375,10 @@ fn seat(gate: &Entered, table: &Table, fd: BorrowedFd<'_>) -> Result<(OwnerId, P
         }
         // Once more: the place may have been used for the last time between the look and the lock.
         if let Some(id) = next_id(index, word) {
-            // ORDERING: Relaxed. Only the holder of the lock stores here; published by the fence of `domain.join`.
-            word.store(id.generation(), Ordering::Relaxed);
+            // ORDERING domain.proof: Release. Pairs with the Acquire in `probe`: whoever finds a successor's generation
+            // here sees what the dead predecessor stored, as its lock's end has made it visible to this process.
+            word.store(id.generation(), Ordering::Release);
+            // ORDERING: Relaxed, as above.
             table.cursor.store(index + 1, Ordering::Relaxed);
             return Ok((id, window.into_page()?));
         }
