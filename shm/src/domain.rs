@@ -39,6 +39,10 @@
 //! | probe 2 and 5 | nothing |
 //! | probe 5, CAS and bump, bump and wake | a death that is on record; sleepers see it when their slice ends (at most 1 s) |
 //! | leave, anywhere | a participant that is proven dead |
+//!
+//! Limit: a survivor whose domain's fd was closed or replaced by somebody else (`close_range`, as daemons do) cannot probe.
+//! `Domain::probe` says so by an error; `Env::is_dead` takes that for "not proven", so `lock()`, `push` and `pop` go on
+//! waiting for a dead owner until another participant proves the death.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -291,7 +295,9 @@ impl Domain {
     /// The first proof of a death in a domain wakes everybody who waits in it.
     ///
     /// # Errors
-    /// [`DomainError::Forked`], [`DomainError::LeaseLost`], [`DomainError::Os`]: nothing was proven.
+    /// [`DomainError::Forked`], [`DomainError::LeaseLost`], [`DomainError::Os`]: nothing was proven. The last two are
+    /// what a process gets whose domain's fd was closed behind its back (`close_range`): its own lease stays, but it can
+    /// prove no death any more, and its waits for a dead owner end by their timeout only, or by another process's proof.
     pub fn probe(&self, owner: OwnerId) -> Result<Probe, DomainError> {
         let me = self.me().ok_or(DomainError::Forked)?;
         if owner == me {

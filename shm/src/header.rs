@@ -536,7 +536,10 @@ impl fmt::Display for HeaderError {
                 found.size, found.align, expected.size, expected.align
             ),
             Self::WrongType { found, expected } => {
-                write!(f, "elements of type {found:#018x} found, {expected:#018x} expected")
+                write!(
+                    f,
+                    "elements of type {found:#018x} found, {expected:#018x} expected (another type, or another version of it)"
+                )
             }
             Self::WrongCapacity { found, expected } => write!(f, "capacity {found} found, {expected} expected"),
             Self::WakeMode { found, expected } => write!(f, "wake mode {found:?} found, {expected:?} expected"),

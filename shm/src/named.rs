@@ -175,7 +175,7 @@ impl Segment {
         options: &Options,
         init: impl FnOnce(NonNull<u8>, usize) -> Result<(), CreateError>,
     ) -> Result<Owner<Self>, CreateError> {
-        let path = file::c_path(&options.directory.join(name.as_str()))?;
+        let path = path(name, options)?;
         let deadline = deadline(options);
         if content.len_bytes > CHEAP_BYTES && file::stat_path(&path)?.is_some() {
             make_room(&path, deadline)?;
@@ -212,7 +212,7 @@ impl Segment {
     /// # Crash
     /// A process killed inside leaves no trace.
     pub fn open(name: &Name, expected: &Expected, options: &Options) -> Result<Attached<Self>, OpenError> {
-        let path = file::c_path(&options.directory.join(name.as_str()))?;
+        let path = path(name, options)?;
         let deadline = deadline(options);
         loop {
             if let Some(object) = try_open(&path, expected, options)? {
@@ -224,6 +224,12 @@ impl Segment {
             std::thread::sleep(takeover::RETRY);
         }
     }
+}
+
+/// Where `name` leads to, whatever this process's current directory will be when the owner removes it.
+fn path(name: &Name, options: &Options) -> Result<CString, OsError> {
+    let path = std::path::absolute(options.directory.join(name.as_str()));
+    file::c_path(&path.map_err(|error| OsError::from_io("getcwd", &error))?)
 }
 
 /// When to give up; `None` is never.

@@ -378,7 +378,9 @@ impl From<record::RingError> for OpenError {
 impl fmt::Display for CreateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NameInUse { creator: Some(pid) } => write!(f, "the name is in use: created by process {pid}"),
+            Self::NameInUse { creator: Some(pid) } => {
+                write!(f, "the name is in use by a living process (created by process {pid}, which may have ended)")
+            }
             Self::NameInUse { creator: None } => f.write_str("the name is in use by something that is no segment"),
             Self::NotEnoughMemory { wanted, available } => {
                 write!(f, "{wanted} bytes wanted, and {available} bytes of memory are available")

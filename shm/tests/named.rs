@@ -410,6 +410,22 @@ fn opening_nothing_is_not_found_and_a_bad_directory_is_an_error() {
 }
 
 #[test]
+fn neither_the_current_directory_nor_the_umask_changes_what_was_asked_for() {
+    let dir = Dir::new();
+    fork(|_| {
+        std::env::set_current_dir(dir.path()).unwrap();
+        // SAFETY: takes no memory.
+        unsafe { libc::umask(0o277) };
+        let owner = Segment::create(&name("s"), 64, &Options::new().directory(".")).unwrap();
+        assert_eq!(fs::metadata("s").unwrap().mode() & 0o777, 0o600);
+        std::env::set_current_dir("/").unwrap();
+        drop(owner);
+        assert!(!dir.file(&name("s")).exists());
+    })
+    .join();
+}
+
+#[test]
 fn copies_stay_inside_the_object() {
     let dir = Dir::new();
     let owner = create(&dir, "s").unwrap();

@@ -54,11 +54,9 @@ pub(crate) fn tmpfile(directory: &Path, mode: u32) -> Result<OwnedFd, OsError> {
     let flags = libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC;
     // SAFETY: `path` is a C string; the mode is the one variadic argument that `O_TMPFILE` asks for.
     let file = owned("open(O_TMPFILE)", unsafe { libc::open(path.as_ptr(), flags, mode) })?;
-    if mode & 0o077 != 0 {
-        // The umask must not take away what the caller asked for by number.
-        // SAFETY: takes no memory.
-        check("fchmod", unsafe { libc::fchmod(file.as_raw_fd(), mode) })?;
-    }
+    // The umask must not take away what the caller asked for by number.
+    // SAFETY: takes no memory.
+    check("fchmod", unsafe { libc::fchmod(file.as_raw_fd(), mode) })?;
     Ok(file)
 }
 
