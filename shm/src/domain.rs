@@ -19,8 +19,9 @@
 //! 1. acquire fence: who saw the id in a word sees the table at least as its owner left it;
 //! 2. `table[i]` marked with `g`, or another generation: dead (the lock of `i` was free, or is its successor's);
 //! 3. byte `i` exclusively locked (`F_OFD_GETLK` of a read lock, so that readers' locks do not count): not dead;
-//! 4. the same description must still show this process's own byte locked and be this domain's file: else nothing was
-//!    proven (`LeaseLost`), because the fd may have been closed and reused by an accident;
+//! 4. the same description must be this domain's file and, if 3 found the byte free, show this process's own byte locked.
+//!    Else nothing was proven, because the fd may have been closed and reused by an accident: 3 and 4 once more by a
+//!    description that is opened through the mapping (`Mapping::reopen`); without one, `LeaseLost` or the call's error;
 //! 5. CAS(`table[i]`: `g` -> `g` marked): who wins bumps `deaths` and wakes all who sleep on it.
 //!
 //! Leave, by the last handle's drop: forget the domain, unmap the lease. A fork child only forgets.
@@ -40,7 +41,9 @@
 //! | probe 5, CAS and bump, bump and wake | a death that is on record; sleepers see it when their slice ends (at most 1 s) |
 //! | leave, anywhere | a participant that is proven dead |
 //!
-//! Limit: a survivor whose domain's fd was closed or replaced by somebody else (`close_range`, as daemons do) cannot probe.
+//! Limit: a survivor whose domain's fd was closed or replaced by somebody else (`close_range`, as daemons do) can probe
+//! only if it can open the file again: by the name of a named segment, as long as it leads there, or with
+//! `CAP_CHECKPOINT_RESTORE` (root has it) by its mapping. Others, so anonymous segments' users as a rule, cannot.
 //! `Domain::probe` says so by an error; `Env::is_dead` takes that for "not proven", so `lock()`, `push` and `pop` go on
 //! waiting for a dead owner until another participant proves the death.
 #![allow(unsafe_code)]
@@ -290,14 +293,14 @@ impl Domain {
         self.0.lease.slot().is_forked()
     }
 
-    /// Whether `owner` is proven dead. At most three system calls, about 1 us with few participants; does not block.
+    /// Whether `owner` is proven dead. At most three system calls (some more once the fd was lost), about 1 us with few participants; does not block.
     ///
     /// The first proof of a death in a domain wakes everybody who waits in it.
     ///
     /// # Errors
     /// [`DomainError::Forked`], [`DomainError::LeaseLost`], [`DomainError::Os`]: nothing was proven. The last two are
-    /// what a process gets whose domain's fd was closed behind its back (`close_range`): its own lease stays, but it can
-    /// prove no death any more, and its waits for a dead owner end by their timeout only, or by another process's proof.
+    /// what a process gets whose domain's fd was closed behind its back (`close_range`), if it cannot open the file again
+    /// (by its name, or as root by its mapping): its own lease stays, but it can prove no death, and its waits for a dead owner end by their timeout only, or by another process's proof.
     pub fn probe(&self, owner: OwnerId) -> Result<Probe, DomainError> {
         let me = self.me().ok_or(DomainError::Forked)?;
         if owner == me {
@@ -313,13 +316,12 @@ impl Domain {
             // Marked, or a successor's (which holds the lock that the dead one lost), or never given out.
             return Ok(Probe::Dead);
         }
-        let fd = self.0.fd.as_fd();
-        if lock::is_held(fd, Bytes::participant(owner.index()), Mode::Read)? {
+        let is_held = match self.is_held(self.0.fd.as_fd(), owner, me) {
+            Err(error) => self.is_held_slow(owner, me).unwrap_or(Err(error)),
+            seen => seen,
+        };
+        if is_held? {
             return Ok(Probe::NotProven);
-        }
-        let own = lock::is_held(fd, Bytes::participant(me.index()), Mode::Read)?;
-        if !own || file::stat(fd)?.key != self.0.key {
-            return Err(DomainError::LeaseLost);
         }
         // ORDERING domain.proof: Release. Publishes what the kernel's lock has made visible here. Failure: Relaxed,
         // somebody else recorded the same death, or a successor has the place: dead either way.
@@ -330,7 +332,7 @@ impl Domain {
     }
 
     /// Probes every participant that the table names and is not yet proven dead; returns the deaths that this call was
-    /// the first to prove. One system call for each living participant (0.6-5 us); does not block.
+    /// the first to prove. Two system calls for each living participant (0.6-5 us); does not block.
     ///
     /// For a parent whose pidfd says that a child has ended.
     ///
@@ -347,6 +349,23 @@ impl Domain {
             }
         }
         Ok(proven)
+    }
+
+    /// Steps 3 and 4 of a probe: whether `owner`'s byte is locked, as seen through `fd`.
+    fn is_held(&self, fd: BorrowedFd<'_>, owner: OwnerId, me: OwnerId) -> Result<bool, DomainError> {
+        let is_held = lock::is_held(fd, Bytes::participant(owner.index()), Mode::Read)?;
+        let own = is_held || lock::is_held(fd, Bytes::participant(me.index()), Mode::Read)?;
+        if !own || file::stat(fd)?.key != self.0.key {
+            return Err(DomainError::LeaseLost);
+        }
+        Ok(is_held)
+    }
+
+    /// As `is_held`, by the mapping, which nobody can close; `None` if the kernel does not let this process.
+    #[cold]
+    fn is_held_slow(&self, owner: OwnerId, me: OwnerId) -> Option<Result<bool, DomainError>> {
+        let fd = self.0.map.reopen().ok()?;
+        Some(self.is_held(fd.as_fd(), owner, me))
     }
 
     fn table(&self) -> &Table {

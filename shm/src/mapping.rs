@@ -1,7 +1,9 @@
 //! Shared memory in this address space.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::ptr::NonNull;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -50,6 +52,21 @@ impl Mapping {
         }
         // SAFETY: `offset` is inside the mapping, or its end, which was just checked.
         Some(unsafe { self.start().add(usize::try_from(offset).ok()?) })
+    }
+
+    /// Opens the mapped file anew, where no fd leads to it any more: as `/proc` has it, which needs
+    /// `CAP_CHECKPOINT_RESTORE`, or else by the name that it shows. The caller compares the file's key.
+    pub(crate) fn reopen(&self) -> Result<OwnedFd, OsError> {
+        // SAFETY: takes no memory.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let start = self.start().addr().get();
+        let end = start + self.raw.len().next_multiple_of(page);
+        let by_range = format!("/proc/self/map_files/{start:x}-{end:x}");
+        let open = |path: &Path| {
+            std::fs::OpenOptions::new().read(true).write(!self.read_only).custom_flags(libc::O_NONBLOCK).open(path)
+        };
+        let file = open(by_range.as_ref()).or_else(|_| open(&std::fs::read_link(&by_range)?));
+        file.map(OwnedFd::from).map_err(|error| OsError::from_io("open(/proc/self/map_files)", &error))
     }
 
     pub(crate) fn len_bytes(&self) -> u64 {
