@@ -1,6 +1,6 @@
 //! What a queue of several producers and consumers promises, in one process: order, closing, deliveries, recovery,
 //! hostile words.
-#![expect(clippy::cast_possible_truncation, reason = "small numbers of this test")]
+#![cfg_attr(not(crosslane_loom), expect(clippy::cast_possible_truncation, reason = "small numbers of this test"))]
 #![cfg(all(not(crosslane_loom), target_has_atomic = "64"))]
 
 use std::collections::VecDeque;
