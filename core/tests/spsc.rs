@@ -4,14 +4,15 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::VecDeque;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crosslane_core::end::{ClaimError, End};
+use crosslane_core::prim::AtomicU32;
 use crosslane_core::spsc::{Consumer, PopError, Producer, PushError, Ring, RingError};
 use crosslane_core::wait::Spin;
-use crosslane_core::{OwnerId, Plain, WakeMode};
+use crosslane_core::{Liveness, OwnerId, Parked, Plain, Slice, Wait, WakeMode};
 
 struct Memory(NonNull<u8>, Layout);
 
@@ -275,4 +276,94 @@ fn two_threads_pass_every_item_once_and_in_order() {
             assert_eq!(consumer.pop(), Err(PopError::Closed));
         });
     }
+}
+
+/// A process that may turn into a raw `fork()` child of itself.
+struct Forking<'a> {
+    spin: Spin,
+    forked: &'a AtomicBool,
+}
+
+impl Wait for Forking<'_> {
+    type Deadline = u64;
+    fn never(&self) -> u64 {
+        self.spin.never()
+    }
+    fn after(&self, timeout: Duration) -> u64 {
+        self.spin.after(timeout)
+    }
+    fn park(&self, word: &AtomicU32, expected: u32, slice: Slice, deadline: u64) -> Parked {
+        self.spin.park(word, expected, slice, deadline)
+    }
+    fn wake(&self, word: &AtomicU32, count: u32) -> u32 {
+        self.spin.wake(word, count)
+    }
+    fn spins(&self) -> u32 {
+        0
+    }
+    fn in_heavy_barriers(&self) -> bool {
+        false
+    }
+    fn heavy_barrier(&self) -> bool {
+        false
+    }
+}
+
+impl Liveness for Forking<'_> {
+    fn me(&self) -> Option<OwnerId> {
+        if self.forked.load(Ordering::Relaxed) { None } else { self.spin.me() }
+    }
+    fn is_dead(&self, _: OwnerId) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_fork_child_that_inherits_a_guard_or_a_loan_touches_nothing() {
+    let memory = memory(2);
+    let ring = memory.ring::<u64>(2);
+    let forked = AtomicBool::new(false);
+    let env = |index| Forking { spin: me(index), forked: &forked };
+    // SAFETY: both ends are this test's.
+    let mut producer = unsafe { ring.producer(env(0)).unwrap().trust_peers() };
+    // SAFETY: as above.
+    let mut consumer = unsafe { ring.consumer(env(1)).unwrap().trust_peers() };
+    producer.try_push(1).unwrap();
+    let before = [0, 1].map(|slot| memory.seq(slot).load(Ordering::Relaxed));
+    let front = consumer.front().unwrap();
+    let loan = producer.loan().unwrap();
+    forked.store(true, Ordering::Relaxed);
+    drop(front);
+    assert_eq!(loan.commit(), Err(PushError::Forked));
+    assert_eq!([0, 1].map(|slot| memory.seq(slot).load(Ordering::Relaxed)), before, "the slots are the parent's");
+    assert_eq!((producer.try_push(2), consumer.try_pop()), (Err(PushError::Forked), Err(PopError::Forked)));
+}
+
+#[test]
+fn a_wait_that_nobody_wakes_looks_again() {
+    let memory = memory(2);
+    // SAFETY: freshly allocated for this layout, and borrowed for as long as the ring.
+    let ring = unsafe { Ring::<u64>::init(memory.0, memory.1.size(), 2, WakeMode::Polling) }.unwrap();
+    let mut producer = ring.producer(me(0)).unwrap();
+    let mut consumer = ring.consumer(me(1)).unwrap();
+    // SAFETY: the word on which the consumer announces that it sleeps, 128 bytes into the header.
+    let announced = unsafe { memory.0.add(128) }.cast::<AtomicU32>();
+    // SAFETY: inside the memory; atomics may alias.
+    let announced = unsafe { announced.as_ref() };
+    thread::scope(|scope| {
+        let popping = scope.spawn(move || consumer.pop());
+        while announced.load(Ordering::Relaxed) & 1 == 0 {
+            thread::yield_now();
+        }
+        producer.try_push(7).unwrap();
+        let start = Instant::now();
+        while !popping.is_finished() {
+            if start.elapsed() > Duration::from_secs(20) {
+                eprintln!("the consumer never looked again");
+                std::process::abort();
+            }
+            thread::yield_now();
+        }
+        assert_eq!(popping.join().unwrap(), Ok(7));
+    });
 }
