@@ -1,5 +1,13 @@
 //! The pipeline example with real processes: its result, and how it fails.
 
+/// Says on the real standard error, which the test harness does not swallow, that something could not be tried here.
+macro_rules! skipped {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        writeln!(std::io::stderr(), $($text)*).expect("a standard error");
+    }};
+}
+
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -292,7 +300,7 @@ fn a_full_file_system_is_a_failure_and_not_a_crash() {
     );
     let probe = Command::new("unshare").args(["-Urm", "mount", "-t", "tmpfs", "none"]).arg(&place.segments).output();
     if !probe.is_ok_and(|probe| probe.status.success()) {
-        println!("skipped: unshare -Urm cannot mount a tmpfs here");
+        skipped!("skipped: unshare -Urm cannot mount a tmpfs here");
         return;
     }
     let mut command = Command::new("unshare");
