@@ -52,5 +52,5 @@ pub mod wait;
 pub use crosslane_derive::Plain;
 pub use owner::OwnerId;
 pub use plain::Plain;
-pub use trust::{Trusted, Untrusted};
+pub use trust::{Trust, Trusted, Untrusted};
 pub use wait::{Liveness, Parked, Slice, Wait, WakeMode};

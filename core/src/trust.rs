@@ -10,3 +10,15 @@ pub enum Untrusted {}
 /// processes of one's own family.
 #[derive(Debug, Clone, Copy)]
 pub enum Trusted {}
+
+/// [`Trusted`] or [`Untrusted`]: the last parameter of a handle's type.
+pub trait Trust: sealed::Sealed + 'static {}
+
+impl Trust for Trusted {}
+impl Trust for Untrusted {}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Trusted {}
+    impl Sealed for super::Untrusted {}
+}

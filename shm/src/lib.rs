@@ -35,6 +35,7 @@ pub mod mutex;
 pub mod name;
 pub mod named;
 pub mod options;
+mod place;
 pub mod record;
 pub mod segment;
 pub mod spsc;

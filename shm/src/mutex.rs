@@ -9,18 +9,17 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
-use crosslane_core::{Plain, Trusted, Untrusted};
+use crosslane_core::{Plain, Trust, Trusted, Untrusted};
 use crosslane_sync::{LeaseLock, MutexCell};
 
 use crate::content::{Content, Expected, Kind};
-use crate::domain::Domain;
 use crate::env::Env;
 use crate::header::HeaderError;
 use crate::name::Name;
 use crate::named::{Attached, Owner};
 use crate::options::Options;
-use crate::segment::{CreateError, OpenError, Segment};
-use crate::sys::call::OsError;
+use crate::place::{self, Init, New, Object, Place};
+use crate::segment::{self, CreateError, OpenError, Segment};
 
 /// The largest alignment of a value, in bytes: that of a segment's object.
 const MAX_ALIGN: usize = 128;
@@ -46,7 +45,7 @@ const MAX_ALIGN: usize = 128;
 /// ```
 pub struct Mutex<T: Plain, K = Untrusted> {
     lock: crosslane_sync::Mutex<T, LeaseLock<Env>, K>,
-    segment: Segment,
+    place: Place<K>,
 }
 
 impl<T: Plain> Mutex<T> {
@@ -55,8 +54,7 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     /// As [`Segment::create`], and [`CreateError::Alignment`].
     pub fn create(name: &Name, value: T, options: &Options) -> Result<Owner<Self>, CreateError> {
-        let owner = Segment::create_with(name, content::<T>()?, options, |memory, len| place(memory, len, value))?;
-        owner.try_map(|segment| Self::attach(segment).map_err(own_segment))
+        new(value)?.named(name, options)
     }
 
     /// Creates an unlocked mutex under `name` whose value is all zero bytes, without the value ever being on a stack:
@@ -65,8 +63,7 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     /// As [`Segment::create`], and [`CreateError::Alignment`].
     pub fn create_zeroed(name: &Name, options: &Options) -> Result<Owner<Self>, CreateError> {
-        let owner = Segment::create_with(name, content::<T>()?, options, |_, _| Ok(()))?;
-        owner.try_map(|segment| Self::attach(segment).map_err(own_segment))
+        New { content: content::<T>()?, init: segment::zeroed }.named(name, options)
     }
 
     /// Opens the mutex `name`.
@@ -74,7 +71,7 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     /// As [`Segment::open`], and [`OpenError::ReadOnly`].
     pub fn open(name: &Name, options: &Options) -> Result<Attached<Self>, OpenError> {
-        Segment::open(name, &expected::<T>(), options)?.try_map(Self::attach)
+        place::open(name, options)
     }
 
     /// Creates an unlocked mutex that holds `value`, for this process's family; it travels as a file descriptor.
@@ -82,11 +79,7 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     /// As [`Segment::anonymous_with`], and [`CreateError::Alignment`].
     pub fn anonymous(value: T, options: &Options) -> Result<Mutex<T, Trusted>, CreateError> {
-        let place = |memory, len| place(memory, len, value);
-        let segment = Segment::anonymous_with(content::<T>()?, options, &Domain::family()?, place)?;
-        let mutex = Self::attach(segment).map_err(own_segment)?;
-        // SAFETY: an anonymous segment, whose memory goes only to processes of one's own family.
-        Ok(unsafe { mutex.into_trusted() })
+        new(value)?.anonymous(options)
     }
 
     /// Opens a mutex that came as a file descriptor from a process of this family.
@@ -94,9 +87,7 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     /// As [`Segment::from_fd`].
     pub fn from_fd(fd: OwnedFd, options: &Options) -> Result<Mutex<T, Trusted>, OpenError> {
-        let mutex = Self::attach(Segment::from_fd(fd, &expected::<T>(), options)?)?;
-        // SAFETY: an anonymous segment, whose memory goes only to processes of one's own family.
-        Ok(unsafe { mutex.into_trusted() })
+        place::from_fd(fd, options)
     }
 
     /// Another handle, with the calls that lend the value in place.
@@ -109,31 +100,8 @@ impl<T: Plain> Mutex<T> {
     /// the lock, and gives the lock word its meaning. This process reaches the value through the new handle alone
     /// while a guard of it lives.
     pub unsafe fn trust_peers(&self) -> Result<Mutex<T, Trusted>, OpenError> {
-        let mutex = Self::attach(self.segment.rejoin()?)?;
         // SAFETY: the caller's contract.
-        Ok(unsafe { mutex.into_trusted() })
-    }
-
-    fn attach(segment: Segment) -> Result<Self, OpenError> {
-        let env = segment.env().ok_or(OpenError::ReadOnly)?;
-        let (memory, found) = segment.object();
-        let expected = size_of::<MutexCell<T>>();
-        if found < expected || segment.header().content.capacity != 1 || align_of::<T>() > MAX_ALIGN {
-            return Err(HeaderError::TooSmall { found: found as u64, expected: expected as u64 }.into());
-        }
-        // SAFETY:
-        // - the object is 128-aligned, long enough, mapped for writing and for as long as `env` or `segment` lives;
-        // - the header says that it is such a cell, and no reference to its inside is made elsewhere in this crate;
-        // - `Env::is_dead` says true of proven deaths only.
-        let lock = unsafe { crosslane_sync::Mutex::new(memory.cast(), env) };
-        Ok(Self { lock, segment })
-    }
-
-    /// # Safety
-    /// As `trust_peers`.
-    unsafe fn into_trusted(self) -> Mutex<T, Trusted> {
-        // SAFETY: the caller's contract.
-        Mutex { lock: unsafe { self.lock.trust_peers() }, segment: self.segment }
+        Mutex::attach(unsafe { self.place.rejoin()?.trust_peers() })
     }
 }
 
@@ -141,29 +109,17 @@ impl<T: Plain, K> Mutex<T, K> {
     /// The segment that the mutex lives in.
     #[must_use]
     pub fn segment(&self) -> &Segment {
-        &self.segment
+        self.place.segment()
     }
 }
 
-impl<T: Plain> Mutex<T, Untrusted> {
+impl<T: Plain, K: Trust> Mutex<T, K> {
     /// In a `fork()` child: this mutex with a membership of the child's own. Elsewhere another handle.
     ///
     /// # Errors
     /// As [`Segment::rejoin`].
     pub fn rejoin(&self) -> Result<Self, OpenError> {
-        Self::attach(self.segment.rejoin()?)
-    }
-}
-
-impl<T: Plain> Mutex<T, Trusted> {
-    /// In a `fork()` child: this mutex with a membership of the child's own. Elsewhere another handle.
-    ///
-    /// # Errors
-    /// As [`Segment::rejoin`].
-    pub fn rejoin(&self) -> Result<Self, OpenError> {
-        let mutex = Mutex::<T>::attach(self.segment.rejoin()?)?;
-        // SAFETY: the peers are the ones that this handle trusts already.
-        Ok(unsafe { mutex.into_trusted() })
+        Self::attach(self.place.rejoin()?)
     }
 }
 
@@ -176,24 +132,50 @@ impl<T: Plain, K> Deref for Mutex<T, K> {
 
 impl<T: Plain, K> AsFd for Mutex<T, K> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.segment.as_fd()
+        self.place.segment().as_fd()
     }
 }
 
 impl<T: Plain, K> fmt::Debug for Mutex<T, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mutex").field("segment", &self.segment).finish_non_exhaustive()
+        f.debug_struct("Mutex").field("segment", self.place.segment()).finish_non_exhaustive()
     }
 }
 
-/// Writes the first value into new memory.
-fn place<T: Plain>(memory: NonNull<u8>, len: usize, value: T) -> Result<(), CreateError> {
-    if len < size_of::<MutexCell<T>>() {
-        return Err(CreateError::Alignment { align: align_of::<T>() });
+impl<T: Plain, K: Trust> Object for Mutex<T, K> {
+    type Trust = K;
+
+    fn expected(_: &Options) -> Expected {
+        Expected { kind: Kind::MUTEX, capacity: Some(1), ..Expected::value::<T>() }
     }
-    // SAFETY: 128-aligned, `T`'s alignment was checked to be no more, and long enough; nobody else can reach it yet.
-    unsafe { memory.cast::<MutexCell<T>>().write(MutexCell::new(value)) };
-    Ok(())
+
+    fn attach(place: Place<K>) -> Result<Self, OpenError> {
+        let env = place.env()?;
+        let (memory, found) = place.memory();
+        let expected = size_of::<MutexCell<T>>();
+        if found < expected || align_of::<T>() > MAX_ALIGN {
+            return Err(HeaderError::TooSmall { found: found as u64, expected: expected as u64 }.into());
+        }
+        // SAFETY:
+        // - the object is 128-aligned, long enough, mapped for writing and for as long as `env` or `place` lives;
+        // - the header says that it is such a cell, and no reference to its inside is made elsewhere in this crate;
+        // - `Env::is_dead` says true of proven deaths only.
+        let lock = unsafe { crosslane_sync::Mutex::new(memory.cast(), env) };
+        // SAFETY: a place is `Trusted` only if the peers are.
+        Ok(Self { lock: unsafe { lock.with_trust() }, place })
+    }
+}
+
+fn new<T: Plain>(value: T) -> Result<New<impl Init>, CreateError> {
+    let init = move |memory: NonNull<u8>, len| {
+        if len < size_of::<MutexCell<T>>() {
+            return Err(CreateError::Alignment { align: align_of::<T>() });
+        }
+        // SAFETY: 128-aligned, `T`'s alignment was checked to be no more, and long enough; nobody else can reach it yet.
+        unsafe { memory.cast::<MutexCell<T>>().write(MutexCell::new(value)) };
+        Ok(())
+    };
+    Ok(New { content: content::<T>()?, init })
 }
 
 fn content<T: Plain>() -> Result<Content, CreateError> {
@@ -201,17 +183,4 @@ fn content<T: Plain>() -> Result<Content, CreateError> {
         return Err(CreateError::Alignment { align: align_of::<T>() });
     }
     Ok(Content { kind: Kind::MUTEX, len_bytes: size_of::<MutexCell<T>>() as u64, ..Content::value::<T>() })
-}
-
-fn expected<T: Plain>() -> Expected {
-    Expected { kind: Kind::MUTEX, capacity: Some(1), ..Expected::value::<T>() }
-}
-
-/// The other reasons do not apply to what this process has just created for writing, with room for the cell.
-fn own_segment(error: OpenError) -> CreateError {
-    match error {
-        OpenError::Domain(error) => CreateError::Domain(error),
-        OpenError::Os(error) => CreateError::Os(error),
-        _ => CreateError::Os(OsError { call: "mmap", errno: libc::EFAULT }),
-    }
 }

@@ -5,21 +5,19 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crosslane_core::end::{ClaimError, End};
 use crosslane_core::record::{self, Ring};
-use crosslane_core::{Trusted, Untrusted, WakeMode};
+use crosslane_core::{Trust, Trusted, Untrusted, WakeMode};
 
 use crate::content::{Content, Expected, Kind};
-use crate::domain::Domain;
 use crate::env::Env;
 use crate::name::Name;
 use crate::named::{Attached, Owner};
 use crate::options::Options;
+use crate::place::{self, Init, New, Object, Place};
 use crate::segment::{CreateError, OpenError, Segment};
-use crate::spsc::register;
 
 /// The writer's end; keeps the segment mapped.
 pub type Writer<K = Untrusted> = record::Writer<'static, Env, K>;
@@ -47,9 +45,8 @@ pub type Reader<K = Untrusted> = record::Reader<'static, Env, K>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Record<K = Untrusted> {
-    segment: Segment,
+    place: Place<K>,
     capacity: u32,
-    kind: PhantomData<fn() -> K>,
 }
 
 impl Record {
@@ -61,14 +58,7 @@ impl Record {
     /// # Errors
     /// As [`Segment::create`], and [`CreateError::Record`].
     pub fn create(name: &Name, capacity_bytes: u32, options: &Options) -> Result<Owner<Self>, CreateError> {
-        let content = content(capacity_bytes, options)?;
-        let owner = Segment::create_with(name, content, options, |memory, len| {
-            // SAFETY: the segment's memory, 128-aligned and `len` long; nobody else can reach it yet.
-            unsafe { Ring::init(memory, len, capacity_bytes, content.wake) }?;
-            Ok(())
-        })?;
-        register(content.wake);
-        owner.try_map(|segment| Ok(Self { segment, capacity: capacity_bytes, kind: PhantomData }))
+        new(capacity_bytes, options)?.named(name, options)
     }
 
     /// Opens the ring `name`.
@@ -76,7 +66,7 @@ impl Record {
     /// # Errors
     /// As [`Segment::open`], and [`OpenError::ReadOnly`], [`OpenError::Record`].
     pub fn open(name: &Name, options: &Options) -> Result<Attached<Self>, OpenError> {
-        Segment::open(name, &expected(options), options)?.try_map(Self::attach)
+        place::open(name, options)
     }
 
     /// Creates an empty ring for this process's family; it travels as a file descriptor ([`AsFd`]).
@@ -84,14 +74,7 @@ impl Record {
     /// # Errors
     /// As [`Segment::anonymous_with`], and [`CreateError::Record`].
     pub fn anonymous(capacity_bytes: u32, options: &Options) -> Result<Record<Trusted>, CreateError> {
-        let content = content(capacity_bytes, options)?;
-        let segment = Segment::anonymous_with(content, options, &Domain::family()?, |memory, len| {
-            // SAFETY: the segment's memory, 128-aligned and `len` long; nobody else can reach it yet.
-            unsafe { Ring::init(memory, len, capacity_bytes, content.wake) }?;
-            Ok(())
-        })?;
-        register(content.wake);
-        Ok(Record { segment, capacity: capacity_bytes, kind: PhantomData })
+        new(capacity_bytes, options)?.anonymous(options)
     }
 
     /// Opens a ring that came as a file descriptor from a process of this family.
@@ -99,39 +82,26 @@ impl Record {
     /// # Errors
     /// As [`Segment::from_fd`], and [`OpenError::Record`].
     pub fn from_fd(fd: OwnedFd, options: &Options) -> Result<Record<Trusted>, OpenError> {
-        Record::attach(Segment::from_fd(fd, &expected(options), options)?)
+        place::from_fd(fd, options)
     }
 }
 
 impl<K> Record<K> {
-    fn attach(segment: Segment) -> Result<Self, OpenError> {
-        if segment.domain().is_none() {
-            return Err(OpenError::ReadOnly);
-        }
-        let content = segment.header().content;
-        let too_many = record::RingError::Capacity { bytes: u32::MAX };
-        let capacity = u32::try_from(content.capacity).map_err(|_| too_many)?;
-        let ring = Self { segment, capacity, kind: PhantomData };
-        ring.ring()?;
-        register(content.wake);
-        Ok(ring)
-    }
-
     /// The ring; callers give it handles that hold an [`Env`], or use it while `self` lives.
     fn ring(&self) -> Result<Ring<'static>, record::RingError> {
-        let (memory, len) = self.segment.object();
+        let (memory, len) = self.place.memory();
         // SAFETY:
-        // - the object's memory stays mapped while the segment or an `Env` of it lives, and every handle holds one;
+        // - the object's memory stays mapped while the place or an `Env` of it lives, and every handle holds one;
         // - it is mapped for writing: read-only segments are refused in `attach`;
         // - the header says that the object is such a ring, so processes that keep to the protocol access it so, and the
         //   others' writes are met by the ring's own checks.
-        unsafe { Ring::attach(memory, len, self.capacity, self.segment.header().content.wake) }
+        unsafe { Ring::attach(memory, len, self.capacity, self.place.content().wake) }
     }
 
     /// Ring and surroundings; both were there when this value was made.
     fn parts(&self) -> Result<(Ring<'static>, Env), ClaimError> {
         let ring = self.ring().map_err(|_| ClaimError::Corrupt)?;
-        Ok((ring, self.segment.env().ok_or(ClaimError::Corrupt)?))
+        Ok((ring, self.place.env().map_err(|_| ClaimError::Corrupt)?))
     }
 
     fn claim_writer(&self) -> Result<Writer, ClaimError> {
@@ -165,7 +135,7 @@ impl<K> Record<K> {
     /// The segment that the ring lives in.
     #[must_use]
     pub fn segment(&self) -> &Segment {
-        &self.segment
+        self.place.segment()
     }
 
     /// In a `fork()` child: this ring with a membership of the child's own. Elsewhere another handle.
@@ -173,7 +143,7 @@ impl<K> Record<K> {
     /// # Errors
     /// As [`Segment::rejoin`].
     pub fn rejoin(&self) -> Result<Self, OpenError> {
-        Ok(Self { segment: self.segment.rejoin()?, ..*self })
+        Ok(Self { place: self.place.rejoin()?, ..*self })
     }
 }
 
@@ -217,27 +187,47 @@ impl Record<Trusted> {
 
 impl<K> AsFd for Record<K> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.segment.as_fd()
+        self.place.segment().as_fd()
     }
 }
 
 impl<K> fmt::Debug for Record<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Record").field("capacity", &self.capacity).field("segment", &self.segment).finish()
+        f.debug_struct("Record").field("capacity", &self.capacity).field("segment", self.place.segment()).finish()
     }
 }
 
-fn content(capacity_bytes: u32, options: &Options) -> Result<Content, CreateError> {
-    let layout = Ring::layout(capacity_bytes)?;
-    Ok(Content {
-        kind: Kind::RECORD,
-        capacity: capacity_bytes.into(),
-        len_bytes: layout.size() as u64,
-        wake: options.wake.unwrap_or(WakeMode::Asymmetric),
-        ..Content::bytes(0)
-    })
+impl<K: Trust> Object for Record<K> {
+    type Trust = K;
+
+    fn expected(options: &Options) -> Expected {
+        Expected { kind: Kind::RECORD, wake: options.wake, ..Expected::bytes() }
+    }
+
+    fn attach(place: Place<K>) -> Result<Self, OpenError> {
+        place.env()?;
+        let &Content { capacity, wake, .. } = place.content();
+        let capacity = u32::try_from(capacity).map_err(|_| record::RingError::Capacity { bytes: u32::MAX })?;
+        let ring = Self { place, capacity };
+        ring.ring()?;
+        place::register(wake);
+        Ok(ring)
+    }
 }
 
-fn expected(options: &Options) -> Expected {
-    Expected { kind: Kind::RECORD, wake: options.wake, ..Expected::bytes() }
+fn new(capacity_bytes: u32, options: &Options) -> Result<New<impl Init>, CreateError> {
+    let wake = options.wake.unwrap_or(WakeMode::Asymmetric);
+    let content = Content {
+        kind: Kind::RECORD,
+        capacity: capacity_bytes.into(),
+        len_bytes: Ring::layout(capacity_bytes)?.size() as u64,
+        wake,
+        ..Content::bytes(0)
+    };
+    let init = move |memory, len| {
+        // SAFETY: `New::init`: 128-aligned, `len` long, and nobody else can reach it yet.
+        unsafe { Ring::init(memory, len, capacity_bytes, wake) }?;
+        Ok(())
+    };
+    Ok(New { content, init })
 }

@@ -10,15 +10,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crosslane_core::end::{ClaimError, End};
 use crosslane_core::spsc::{self, Ring};
-use crosslane_core::{Plain, Trusted, Untrusted, WakeMode};
-use crosslane_sync::membarrier;
+use crosslane_core::{Plain, Trust, Trusted, Untrusted, WakeMode};
 
 use crate::content::{Content, Expected, Kind};
-use crate::domain::Domain;
 use crate::env::Env;
 use crate::name::Name;
 use crate::named::{Attached, Owner};
 use crate::options::Options;
+use crate::place::{self, Init, New, Object, Place};
 use crate::segment::{CreateError, OpenError, Segment};
 
 /// The producer's end; keeps the segment mapped.
@@ -46,9 +45,9 @@ pub type Consumer<T, K = Untrusted> = spsc::Consumer<'static, T, Env, K>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Spsc<T, K = Untrusted> {
-    segment: Segment,
+    place: Place<K>,
     capacity: u32,
-    kind: PhantomData<fn(T) -> (T, K)>,
+    items: PhantomData<fn(T) -> T>,
 }
 
 impl<T: Plain> Spsc<T> {
@@ -60,14 +59,7 @@ impl<T: Plain> Spsc<T> {
     /// # Errors
     /// As [`Segment::create`], and [`CreateError::Spsc`].
     pub fn create(name: &Name, capacity_slots: u32, options: &Options) -> Result<Owner<Self>, CreateError> {
-        let content = content::<T>(capacity_slots, options)?;
-        let owner = Segment::create_with(name, content, options, |memory, len| {
-            // SAFETY: the segment's memory, 128-aligned and `len` long; nobody else can reach it yet.
-            unsafe { Ring::<T>::init(memory, len, capacity_slots, content.wake) }?;
-            Ok(())
-        })?;
-        register(content.wake);
-        owner.try_map(|segment| Ok(Self { segment, capacity: capacity_slots, kind: PhantomData }))
+        new::<T>(capacity_slots, options)?.named(name, options)
     }
 
     /// Opens the ring `name`.
@@ -75,7 +67,7 @@ impl<T: Plain> Spsc<T> {
     /// # Errors
     /// As [`Segment::open`], and [`OpenError::ReadOnly`], [`OpenError::Spsc`].
     pub fn open(name: &Name, options: &Options) -> Result<Attached<Self>, OpenError> {
-        Segment::open(name, &expected::<T>(options), options)?.try_map(Self::attach)
+        place::open(name, options)
     }
 
     /// Creates an empty ring for this process's family; it travels as a file descriptor ([`AsFd`]).
@@ -96,14 +88,7 @@ impl<T: Plain> Spsc<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn anonymous(capacity_slots: u32, options: &Options) -> Result<Spsc<T, Trusted>, CreateError> {
-        let content = content::<T>(capacity_slots, options)?;
-        let segment = Segment::anonymous_with(content, options, &Domain::family()?, |memory, len| {
-            // SAFETY: the segment's memory, 128-aligned and `len` long; nobody else can reach it yet.
-            unsafe { Ring::<T>::init(memory, len, capacity_slots, content.wake) }?;
-            Ok(())
-        })?;
-        register(content.wake);
-        Ok(Spsc { segment, capacity: capacity_slots, kind: PhantomData })
+        new::<T>(capacity_slots, options)?.anonymous(options)
     }
 
     /// Opens a ring that came as a file descriptor from a process of this family.
@@ -111,39 +96,26 @@ impl<T: Plain> Spsc<T> {
     /// # Errors
     /// As [`Segment::from_fd`], and [`OpenError::Spsc`].
     pub fn from_fd(fd: OwnedFd, options: &Options) -> Result<Spsc<T, Trusted>, OpenError> {
-        Spsc::attach(Segment::from_fd(fd, &expected::<T>(options), options)?)
+        place::from_fd(fd, options)
     }
 }
 
 impl<T: Plain, K> Spsc<T, K> {
-    fn attach(segment: Segment) -> Result<Self, OpenError> {
-        if segment.domain().is_none() {
-            return Err(OpenError::ReadOnly);
-        }
-        let content = segment.header().content;
-        let too_many = spsc::RingError::Capacity { slots: u32::MAX };
-        let capacity = u32::try_from(content.capacity).map_err(|_| too_many)?;
-        let ring = Self { segment, capacity, kind: PhantomData };
-        ring.ring()?;
-        register(content.wake);
-        Ok(ring)
-    }
-
     /// The ring; callers give it handles that hold an [`Env`], or use it while `self` lives.
     fn ring(&self) -> Result<Ring<'static, T>, spsc::RingError> {
-        let (memory, len) = self.segment.object();
+        let (memory, len) = self.place.memory();
         // SAFETY:
-        // - the object's memory stays mapped while the segment or an `Env` of it lives, and every handle holds one;
+        // - the object's memory stays mapped while the place or an `Env` of it lives, and every handle holds one;
         // - it is mapped for writing: read-only segments are refused in `attach`;
         // - the header says that the object is such a ring, so processes that keep to the protocol access it so, and the
         //   others' writes are met by the ring's own checks.
-        unsafe { Ring::attach(memory, len, self.capacity, self.segment.header().content.wake) }
+        unsafe { Ring::attach(memory, len, self.capacity, self.place.content().wake) }
     }
 
     /// Ring and surroundings; both were there when this value was made.
     fn parts(&self) -> Result<(Ring<'static, T>, Env), ClaimError> {
         let ring = self.ring().map_err(|_| ClaimError::Corrupt)?;
-        Ok((ring, self.segment.env().ok_or(ClaimError::Corrupt)?))
+        Ok((ring, self.place.env().map_err(|_| ClaimError::Corrupt)?))
     }
 
     fn claim_producer(&self) -> Result<Producer<T>, ClaimError> {
@@ -177,7 +149,7 @@ impl<T: Plain, K> Spsc<T, K> {
     /// The segment that the ring lives in.
     #[must_use]
     pub fn segment(&self) -> &Segment {
-        &self.segment
+        self.place.segment()
     }
 
     /// In a `fork()` child: this ring with a membership of the child's own. Elsewhere another handle.
@@ -185,7 +157,7 @@ impl<T: Plain, K> Spsc<T, K> {
     /// # Errors
     /// As [`Segment::rejoin`].
     pub fn rejoin(&self) -> Result<Self, OpenError> {
-        Ok(Self { segment: self.segment.rejoin()?, ..*self })
+        Ok(Self { place: self.place.rejoin()?, ..*self })
     }
 }
 
@@ -229,34 +201,47 @@ impl<T: Plain> Spsc<T, Trusted> {
 
 impl<T, K> AsFd for Spsc<T, K> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.segment.as_fd()
+        self.place.segment().as_fd()
     }
 }
 
 impl<T, K> fmt::Debug for Spsc<T, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spsc").field("capacity", &self.capacity).field("segment", &self.segment).finish()
+        f.debug_struct("Spsc").field("capacity", &self.capacity).field("segment", self.place.segment()).finish()
     }
 }
 
-fn content<T: Plain>(capacity_slots: u32, options: &Options) -> Result<Content, CreateError> {
-    let layout = Ring::<T>::layout(capacity_slots)?;
-    Ok(Content {
+impl<T: Plain, K: Trust> Object for Spsc<T, K> {
+    type Trust = K;
+
+    fn expected(options: &Options) -> Expected {
+        Expected { kind: Kind::SPSC, wake: options.wake, ..Expected::value::<T>() }
+    }
+
+    fn attach(place: Place<K>) -> Result<Self, OpenError> {
+        place.env()?;
+        let &Content { capacity, wake, .. } = place.content();
+        let capacity = u32::try_from(capacity).map_err(|_| spsc::RingError::Capacity { slots: u32::MAX })?;
+        let ring = Self { place, capacity, items: PhantomData };
+        ring.ring()?;
+        place::register(wake);
+        Ok(ring)
+    }
+}
+
+fn new<T: Plain>(capacity_slots: u32, options: &Options) -> Result<New<impl Init>, CreateError> {
+    let wake = options.wake.unwrap_or(WakeMode::Asymmetric);
+    let content = Content {
         kind: Kind::SPSC,
         capacity: capacity_slots.into(),
-        len_bytes: layout.size() as u64,
-        wake: options.wake.unwrap_or(WakeMode::Asymmetric),
+        len_bytes: Ring::<T>::layout(capacity_slots)?.size() as u64,
+        wake,
         ..Content::value::<T>()
-    })
-}
-
-fn expected<T: Plain>(options: &Options) -> Expected {
-    Expected { kind: Kind::SPSC, wake: options.wake, ..Expected::value::<T>() }
-}
-
-/// Makes this process's wakes cheap where the ring's mode allows it; where the kernel cannot, they fence.
-pub(crate) fn register(wake: WakeMode) {
-    if wake == WakeMode::Asymmetric {
-        membarrier::register();
-    }
+    };
+    let init = move |memory, len| {
+        // SAFETY: `New::init`: 128-aligned, `len` long, and nobody else can reach it yet.
+        unsafe { Ring::<T>::init(memory, len, capacity_slots, wake) }?;
+        Ok(())
+    };
+    Ok(New { content, init })
 }

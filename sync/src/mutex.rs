@@ -27,7 +27,7 @@ use std::thread;
 
 use crosslane_core::mutex::{Acquired, LockWord};
 use crosslane_core::prim::{AtomicU32, Word, copy_in, copy_out};
-use crosslane_core::{Liveness, OwnerId, Plain, Trusted, Untrusted, Wait};
+use crosslane_core::{Liveness, OwnerId, Plain, Trust, Trusted, Untrusted, Wait};
 
 use crate::deadline::Deadline;
 use crate::lease_lock::LeaseLock;
@@ -134,6 +134,15 @@ impl<T: Plain, R: RawLock> Mutex<T, R> {
     /// Every process that can write the memory, for as long as the handle lives, touches the value only while it holds
     /// the lock, and gives the lock word its meaning.
     pub unsafe fn trust_peers(self) -> Mutex<T, R, Trusted> {
+        // SAFETY: the caller's contract.
+        unsafe { self.with_trust() }
+    }
+
+    /// The handle, lending if `K` is [`Trusted`]; for code that is generic over whom it trusts.
+    ///
+    /// # Safety
+    /// If `K` is `Trusted`: as [`trust_peers`](Self::trust_peers).
+    pub unsafe fn with_trust<K: Trust>(self) -> Mutex<T, R, K> {
         Mutex { value: self.value, raw: self.raw, kind: PhantomData }
     }
 }

@@ -1,0 +1,151 @@
+//! Where an object lies in shared memory, and how each kind of object comes to lie there.
+//!
+//! An object type says what stands in the header ([`New::content`], [`Object::expected`]), writes its first bytes
+//! ([`New::init`]) and makes a handle from a [`Place`] ([`Object::attach`]); where the memory comes from is told here,
+//! once for all of them.
+//!
+//! A `Place<Trusted>` exists only for memory that goes to one's own family, or by [`Place::trust_peers`]; so `attach` may
+//! take the type's word for it.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+
+use crosslane_core::{Trust, Trusted, Untrusted, WakeMode};
+use crosslane_sync::membarrier;
+
+use crate::content::{Content, Expected};
+use crate::domain::Domain;
+use crate::env::Env;
+use crate::name::Name;
+use crate::named::{Attached, Owner};
+use crate::options::Options;
+use crate::segment::{CreateError, OpenError, Segment};
+use crate::sys::call::OsError;
+
+/// The memory of one object, mapped for as long as this lives, or an [`Env`] of it.
+pub(crate) struct Place<K> {
+    segment: Segment,
+    trust: PhantomData<fn() -> K>,
+}
+
+/// A kind of object that can be opened.
+pub(crate) trait Object: Sized {
+    /// Whether the handle lends references.
+    type Trust: Trust;
+
+    /// What must stand in the header.
+    fn expected(options: &Options) -> Expected;
+
+    /// A handle to the object at `place`, whose content is as expected. Lengths and capacity are the creator's word, and
+    /// checked here.
+    fn attach(place: Place<Self::Trust>) -> Result<Self, OpenError>;
+}
+
+/// An object to be made: what it is, and how its memory is filled.
+pub(crate) struct New<F> {
+    /// What will stand in the header.
+    pub(crate) content: Content,
+    /// Writes the object into memory that is all zero, aligned to 128 bytes, `content.len_bytes` long, and private.
+    pub(crate) init: F,
+}
+
+/// Fills memory: given its start and its length in bytes.
+pub(crate) trait Init: FnOnce(NonNull<u8>, usize) -> Result<(), CreateError> {}
+
+impl<F: FnOnce(NonNull<u8>, usize) -> Result<(), CreateError>> Init for F {}
+
+impl<F: Init> New<F> {
+    /// Makes it in a segment of its own, under `name`.
+    pub(crate) fn named<O: Object<Trust = Untrusted>>(
+        self,
+        name: &Name,
+        options: &Options,
+    ) -> Result<Owner<O>, CreateError> {
+        let owner = Segment::create_with(name, self.content, options, self.init)?;
+        owner.try_map(|segment| O::attach(Place::whole(segment)).map_err(own))
+    }
+
+    /// Makes it in a segment of its own, for this process's family.
+    pub(crate) fn anonymous<O: Object<Trust = Trusted>>(self, options: &Options) -> Result<O, CreateError> {
+        let segment = Segment::anonymous_with(self.content, options, &Domain::family()?, self.init)?;
+        O::attach(Place::whole(segment)).map_err(own)
+    }
+}
+
+/// Opens the object that has the segment `name` to itself.
+pub(crate) fn open<O: Object<Trust = Untrusted>>(name: &Name, options: &Options) -> Result<Attached<O>, OpenError> {
+    let attached = Segment::open(name, &O::expected(options), options)?;
+    attached.try_map(|segment| O::attach(Place::whole(segment)))
+}
+
+/// Opens an object whose segment came as a file descriptor from a process of this family, which is trusted with it.
+pub(crate) fn from_fd<O: Object<Trust = Trusted>>(fd: OwnedFd, options: &Options) -> Result<O, OpenError> {
+    O::attach(Place::whole(Segment::from_fd(fd, &O::expected(options), options)?))
+}
+
+impl<K> Place<K> {
+    /// All of a segment's object. `Trusted` is for the segments that only the family gets.
+    fn whole(segment: Segment) -> Self {
+        Self { segment, trust: PhantomData }
+    }
+
+    /// What the object is, as its creator said and its opener has checked.
+    pub(crate) fn content(&self) -> &Content {
+        &self.segment.header().content
+    }
+
+    /// Start and length (bytes) of the object; aligned to 128 bytes.
+    pub(crate) fn memory(&self) -> (NonNull<u8>, usize) {
+        self.segment.object()
+    }
+
+    /// Surroundings for a handle. An object has calls that write, so a segment that is open for reading only is refused.
+    pub(crate) fn env(&self) -> Result<Env, OpenError> {
+        self.segment.env().ok_or(OpenError::ReadOnly)
+    }
+
+    /// The segment that the object lies in.
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// In a `fork()` child: this place with a membership of the child's own. Elsewhere a clone.
+    pub(crate) fn rejoin(&self) -> Result<Self, OpenError> {
+        Ok(Self { segment: self.segment.rejoin()?, trust: PhantomData })
+    }
+
+    /// The same place, for handles that lend what lies there.
+    ///
+    /// # Safety
+    /// Every process that can write the memory, for as long as a handle to it lives, keeps to the object's protocol.
+    pub(crate) unsafe fn trust_peers(self) -> Place<Trusted> {
+        Place { segment: self.segment, trust: PhantomData }
+    }
+}
+
+impl<K> fmt::Debug for Place<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("segment", &self.segment).finish()
+    }
+}
+
+/// Makes this process's wakes cheap where the object's mode allows it; where the kernel cannot, they fence.
+pub(crate) fn register(wake: WakeMode) {
+    if wake == WakeMode::Asymmetric {
+        membarrier::register();
+    }
+}
+
+/// An error of attaching to what this process has just created for writing: the other reasons do not apply.
+fn own(error: OpenError) -> CreateError {
+    match error {
+        OpenError::Spsc(error) => CreateError::Spsc(error),
+        OpenError::Record(error) => CreateError::Record(error),
+        OpenError::Domain(error) => CreateError::Domain(error),
+        OpenError::Os(error) => CreateError::Os(error),
+        _ => CreateError::Os(OsError { call: "mmap", errno: libc::EFAULT }),
+    }
+}
