@@ -47,6 +47,11 @@
 //! 2. raise the `returned` hint, also when no slot was found: an earlier recoverer may have died before it did;
 //! 3. wake everybody.
 //!
+//! The hint: `returned` = `raised:32 | looked:32`. To raise it is one addition to `raised`, which no peer can hold up and
+//! no kill can cut in two. Who scans in vain takes it back by a CAS of exactly the value that it read before the scan to
+//! `looked = raised`; if somebody has raised it meanwhile, that fails. A consumer that has slept in vain looks for RETURNED
+//! slots whatever the hint says, because whoever returned one may have been killed before it raised the hint.
+//!
 //! Any number of recoverers may run at once and each may be killed: every step is a CAS of the exact dead word, and the
 //! steps are repeated by the next.
 //!
@@ -71,7 +76,8 @@
 //! | pop 2 and FREE | READING with a dead owner: delivered again once recovered |
 //! | pop FREE and 4 | a free slot; sleepers as above |
 //! | before a hint is stored | a hint that lags: others walk |
-//! | recover, anywhere | a prefix of its work; the next recoverer does the rest |
+//! | returning an item (giving it back, or recover 1) and raising the hint | RETURNED without a hint: the next consumer whose sleep ends finds it, or the next recoverer says so, or the head comes round to it |
+//! | recover, elsewhere | a prefix of its work; the next recoverer does the rest |
 //! | dropping a dead letter, after its CAS | a free slot |
 #![allow(unsafe_code)]
 
@@ -110,14 +116,16 @@ struct Line<T>(T);
 #[derive(Debug, Default)]
 #[repr(C)]
 struct Rare {
-    /// `sequence << 1 | somebody may have returned an item`.
-    returned: AtomicU32,
+    /// `raised << 32 | looked`: how often items were returned, and up to which of these somebody has looked in vain.
+    /// They differ: somebody may have returned an item. Both wrap.
+    returned: AtomicU64,
     /// 1 once the queue is closed.
     closed: AtomicU32,
     /// How often an item is delivered before it becomes a dead letter, 1..=7.
     max_attempts: AtomicU32,
     /// Dead letters that were overwritten. Wraps.
     dropped: AtomicU32,
+    reserved: AtomicU32,
 }
 
 #[derive(Debug, Default)]

@@ -303,7 +303,7 @@ fn holder_id(world: &World) -> OwnerId {
 
 #[test]
 fn two_recoverers_of_one_death_repair_it_once() {
-    check("mpmc.two_recoverers", Some(2), 9_400, || {
+    check("mpmc.two_recoverers", Some(2), 4_200, || {
         let world = World::polling();
         let queue = world.queue(3);
         // Killed between its claim and FULL.
@@ -355,7 +355,7 @@ fn both_sides_may_die() {
 /// A recoverer dies at every step; the next one does the rest, and the item comes exactly once more.
 #[test]
 fn a_killed_recoverers_work_is_finished_by_the_next() {
-    check_deaths("mpmc.recoverer_killed", Some(2), 13, 350, |death| {
+    check_deaths("mpmc.recoverer_killed", Some(2), 12, 350, |death| {
         let world = World::polling();
         let queue = world.queue(3);
         queue.try_push(10).unwrap();
@@ -382,7 +382,7 @@ fn a_killed_recoverers_work_is_finished_by_the_next() {
 /// which claims the same slot. The recoverer must not touch its claim.
 #[test]
 fn a_paused_recoverer_does_not_touch_the_next_generation() {
-    check("mpmc.generations", Some(2), 2_400, || {
+    check("mpmc.generations", Some(2), 1_100, || {
         let world = World::polling();
         let queue = world.queue(3);
         assert!(world.victim(1, 5, |queue| queue.try_push(10)).is_none());

@@ -53,9 +53,12 @@ impl World {
     }
 
     fn ring(&self) -> Ring<'_> {
+        self.ring_in(WakeMode::Fenced)
+    }
+
+    fn ring_in(&self, mode: WakeMode) -> Ring<'_> {
         // SAFETY: `with` made a queue here, and the memory outlives the borrow.
-        unsafe { Ring::attach(self.start, self.lines.len() * 128, self.capacity, self.payload, WakeMode::Fenced) }
-            .unwrap()
+        unsafe { Ring::attach(self.start, self.lines.len() * 128, self.capacity, self.payload, mode) }.unwrap()
     }
 
     fn queue(&self, index: u32) -> Queue<'_, u64, Process> {
@@ -116,11 +119,19 @@ struct Process {
     forked: Arc<AtomicBool>,
     /// How long a sleep behind a named owner lasts.
     owner_slice: Duration,
+    /// The hint, if a hostile peer raises it between this process's announcing a sleep and its second look.
+    raised_meanwhile: Option<&'static AtomicU64>,
 }
 
 impl Process {
     fn new(peers: &Arc<Peers>, index: u32) -> Self {
-        Self { peers: peers.clone(), me: id(index), forked: Arc::default(), owner_slice: Duration::from_millis(10) }
+        Self {
+            peers: peers.clone(),
+            me: id(index),
+            forked: Arc::default(),
+            owner_slice: Duration::from_millis(10),
+            raised_meanwhile: None,
+        }
     }
 }
 
@@ -169,6 +180,9 @@ impl Wait for Process {
         false
     }
     fn heavy_barrier(&self) -> bool {
+        if let Some(hint) = self.raised_meanwhile {
+            hint.fetch_add(1 << 32, Ordering::Relaxed);
+        }
         false
     }
 }
@@ -433,10 +447,56 @@ fn a_recoverer_finishes_what_a_killed_one_left_unsaid() {
     world.kill(1);
     // Killed between the slot and the hint.
     queue.recover(id(1));
-    world.word(RETURNED).fetch_and(!0xffff_ffff, Ordering::Relaxed);
+    world.word(RETURNED).store(0, Ordering::Relaxed);
     assert_eq!(queue.try_pop(), Err(PopError::Empty));
     assert_eq!(queue.recover(id(1)), Recovered::default());
     assert_eq!(queue.try_pop(), Ok(10));
+}
+
+#[test]
+fn an_item_whose_return_was_never_said_is_found_by_who_slept() {
+    within(20, || {
+        let world = World::new(2);
+        let queue = world.queue(0);
+        queue.try_push(10).unwrap();
+        drop(queue.try_take().unwrap());
+        // As if its consumer had been killed between the slot and the hint.
+        world.word(RETURNED).store(0, Ordering::Relaxed);
+        assert_eq!(queue.try_pop(), Err(PopError::Empty));
+        // Somebody else's held slot makes the slices short.
+        // SAFETY: this test keeps to the protocol.
+        let other = unsafe { world.queue(1).trust_peers() };
+        let _held = other.try_reserve().unwrap();
+        assert_eq!(queue.pop(), Ok(10));
+    });
+}
+
+#[test]
+fn a_hint_that_a_peer_raises_for_ever_holds_up_no_deadline() {
+    within(20, || {
+        let world: &'static World = Box::leak(Box::new(World::new(2)));
+        let process = Process { raised_meanwhile: Some(world.word(RETURNED)), ..Process::new(&world.peers, 0) };
+        let queue = Queue::<u64, _>::new(world.ring_in(WakeMode::Asymmetric), process).unwrap();
+        assert_eq!(queue.pop_timeout(Duration::from_millis(20)), Err(PopError::TimedOut));
+    });
+}
+
+#[test]
+fn dead_letters_can_be_looked_at_and_stay() {
+    let world = World::with(4, Payload::of::<u64>().unwrap(), 2);
+    let queue = world.queue(0);
+    for item in [10, 20] {
+        queue.try_push(item).unwrap();
+        drop(queue.try_take().unwrap());
+        drop(queue.try_take().unwrap());
+    }
+    for _ in 0..3 {
+        let seen: Vec<u64> = queue.letters().unwrap().map(|letter| *letter).collect();
+        assert_eq!((seen, queue.dead_letters()), (vec![10, 20], 2));
+        assert_eq!(queue.try_pop(), Err(PopError::Empty), "looking delivers nothing");
+    }
+    let taken: Vec<u64> = queue.letters().unwrap().filter(|letter| **letter == 20).map(|letter| letter.ack()).collect();
+    assert_eq!((taken, queue.take_dead_letter(), queue.dead_letters()), (vec![20], Ok(Some(10)), 0));
 }
 
 #[test]

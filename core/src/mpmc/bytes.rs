@@ -142,6 +142,14 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
         self.pop_with(buffer, Patience::Timeout(timeout))
     }
 
+    /// As [`try_pop_into`](Self::try_pop_into), but takes a message behind one that is still being written.
+    ///
+    /// # Errors
+    /// As [`try_pop_into`](Self::try_pop_into).
+    pub fn try_pop_skip_busy_into(&self, buffer: &mut [u8]) -> Result<usize, PopError> {
+        self.pop_with(buffer, Patience::TrySkippingBusy)
+    }
+
     /// Takes the oldest message and keeps its slot until the delivery is acknowledged. Waits for a message.
     ///
     /// # Errors
@@ -164,6 +172,15 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
     /// As [`Queue::pop_timeout`](super::Queue::pop_timeout).
     pub fn take_timeout(&self, timeout: Duration) -> Result<BytesDelivery<'_, 'm, E>, PopError> {
         self.take_with(Patience::Timeout(timeout))
+    }
+
+    /// The dead letters: see [`Queue::letters`](super::Queue::letters).
+    ///
+    /// # Errors
+    /// [`PopError::Forked`].
+    pub fn letters(&self) -> Result<impl Iterator<Item = BytesDelivery<'_, 'm, E>>, PopError> {
+        let me = self.handle.env.me().ok_or(PopError::Forked)?;
+        Ok(self.handle.ring.claim_letters(me).map(|claimed| self.delivery(claimed)))
     }
 
     /// Repairs what `owner` held, if it is proven dead: see [`Queue::recover`](super::Queue::recover).
@@ -204,12 +221,15 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
     }
 
     fn take_with(&self, patience: Patience) -> Result<BytesDelivery<'_, 'm, E>, PopError> {
-        let claimed = self.handle.claim_to_read(patience)?;
+        Ok(self.delivery(self.handle.claim_to_read(patience)?))
+    }
+
+    fn delivery(&self, claimed: Claimed) -> BytesDelivery<'_, 'm, E> {
         // ORDERING: Relaxed. Ordered by the claim. Clamped, whatever a peer wrote.
         let len = self.length(claimed).load(Ordering::Relaxed).min(u64::from(self.max_len_bytes));
         #[expect(clippy::cast_possible_truncation, reason = "at most `max_len_bytes`, a u32")]
         let len_bytes = len as usize;
-        Ok(BytesDelivery { queue: self, claimed, len_bytes })
+        BytesDelivery { queue: self, claimed, len_bytes }
     }
 
     fn length(&self, claimed: Claimed) -> &'m Word {

@@ -1,5 +1,6 @@
 //! Claiming slots: the loops of push 1-6 and pop 1-6.
 
+use super::recover::{is_raised, looked_at};
 use super::word::{SlotWord, State};
 use super::{PopError, PushError, Ring};
 use crate::owner::OwnerId;
@@ -109,7 +110,7 @@ impl Ring<'_> {
     /// Whether a pop would find an item, or a reason other than `Empty` or `Busy` to return. Claims nothing.
     pub(super) fn may_pop(&self) -> bool {
         // ORDERING: Relaxed. Only decides whether to look again.
-        if self.rare().returned.load(Ordering::Relaxed) & 1 != 0 {
+        if is_raised(self.rare().returned.load(Ordering::Relaxed)) {
             return true;
         }
         // ORDERING: Relaxed. Only decides whether to look again.
@@ -195,7 +196,7 @@ impl Ring<'_> {
     }
 
     /// FULL, RETURNED or DEADLETTER to READING.
-    pub(super) fn claim_item(&self, position: u64, word: SlotWord, me: OwnerId) -> Option<Claimed> {
+    fn claim_item(&self, position: u64, word: SlotWord, me: OwnerId) -> Option<Claimed> {
         let claim = SlotWord::new(word.lap(), State::Reading, word.attempts()).owned(me);
         // ORDERING mpmc.full: Acquire. Pairs with the Release in `fill`: the payload is whole. Later states of the slot
         // come from read-modify-writes, which continue that release. Failure: Relaxed, the caller looks again.
@@ -203,16 +204,25 @@ impl Ring<'_> {
         cas.is_ok().then_some(Claimed { position, lap: word.lap(), attempts: word.attempts() })
     }
 
+    /// Claims every dead letter, one after the other.
+    pub(super) fn claim_letters(&self, me: OwnerId) -> impl Iterator<Item = Claimed> {
+        self.slots_in(|state| state == State::DeadLetter).filter_map(move |slot| {
+            // ORDERING: Relaxed. The claim acquires exactly this word.
+            let word = SlotWord(self.word(slot).load(Ordering::Relaxed));
+            if word.state() == Some(State::DeadLetter) { self.claim_item(slot, word, me) } else { None }
+        })
+    }
+
     /// Pop 1: an item that a consumer returned or left behind in dying.
     fn claim_returned(&self, me: OwnerId) -> Option<Claimed> {
         // ORDERING mpmc.returned: Acquire. Pairs with the Release in `raise_returned`: who sees the hint sees the slot, and
         // so does not take the hint back too early.
         let hint = self.rare().returned.load(Ordering::Acquire);
-        if hint & 1 == 0 { None } else { self.claim_returned_slow(hint, me) }
+        if is_raised(hint) { self.claim_returned_slow(hint, me) } else { None }
     }
 
     #[cold]
-    fn claim_returned_slow(&self, hint: u32, me: OwnerId) -> Option<Claimed> {
+    fn claim_returned_slow(&self, hint: u64, me: OwnerId) -> Option<Claimed> {
         for slot in self.slots_in(|state| state == State::Returned) {
             let word = SlotWord(self.word(slot).load(Ordering::Relaxed));
             if word.state() == Some(State::Returned)
@@ -222,7 +232,7 @@ impl Ring<'_> {
             }
         }
         // Nothing left: take the hint back, unless somebody has raised it again.
-        let _ = self.rare().returned.compare_exchange(hint, hint & !1, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.rare().returned.compare_exchange(hint, looked_at(hint), Ordering::Relaxed, Ordering::Relaxed);
         None
     }
 

@@ -9,6 +9,10 @@ use crate::owner::OwnerId;
 use crate::prim::pause;
 use crate::wait::{Liveness, Slice, Wait};
 
+/// Second looks that may find something in a row, and the claim then nothing, before a waiter sleeps all the same and so
+/// looks at its deadline. Peers that keep to the protocol take turns long before that.
+const IN_VAIN_IN_A_ROW: u32 = 64;
+
 /// The ring and the surroundings in which this process uses it.
 #[derive(Debug, Clone)]
 pub(super) struct Handle<'m, E> {
@@ -80,7 +84,7 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
             }
             pause();
         }
-        let mut slept = false;
+        let (mut slept, mut is_to_repair, mut in_vain) = (false, false, 0);
         loop {
             if ring.is_closed() {
                 return Err(PushError::Closed);
@@ -89,13 +93,16 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
                 Err(PushError::Full(_)) => {}
                 done => return self.pass_on_room(slept, done),
             }
-            if slept && ring.recover_holders(&self.env) {
+            // Once for each sleep, so that a peer that feigns dead holders for ever does not hold this process here.
+            if core::mem::take(&mut is_to_repair) && ring.recover_holders(&self.env) {
                 continue;
             }
-            let ready = || ring.may_push() || ring.is_closed();
-            let event = &ring.header().not_full.0;
-            match event.sleep_unless(ring.mode, self.slice(me), deadline, &self.env, ready) {
-                Slept::Ready | Slept::Again => slept = true,
+            let is_patient = in_vain < IN_VAIN_IN_A_ROW;
+            let slice = if is_patient { self.slice(me) } else { Slice::Short };
+            let ready = || is_patient && (ring.may_push() || ring.is_closed());
+            match ring.header().not_full.0.sleep_unless(ring.mode, slice, deadline, &self.env, ready) {
+                Slept::Ready => in_vain += 1,
+                Slept::Again => (slept, is_to_repair, in_vain) = (true, true, 0),
                 Slept::Expired => {
                     ring.recover_holders(&self.env);
                     return match ring.claim_to_write(me) {
@@ -119,7 +126,7 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
             }
             pause();
         }
-        let mut slept = false;
+        let (mut slept, mut is_to_repair, mut in_vain) = (false, false, 0);
         loop {
             // Read before the look: what was pushed before the close is then seen by the look.
             let closed = ring.is_closed();
@@ -128,15 +135,19 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
                 Err(PopError::Empty | PopError::Busy(_)) => {}
                 done => return self.pass_on_items(slept, done),
             }
-            if slept && ring.recover_holders(&self.env) {
+            // Once for each sleep, as above.
+            if core::mem::take(&mut is_to_repair) && ring.recover_holders(&self.env) | ring.find_returned() {
                 continue;
             }
-            let ready = || ring.may_pop() || ring.is_closed() != closed;
-            let event = &ring.header().not_empty.0;
-            match event.sleep_unless(ring.mode, self.slice(me), deadline, &self.env, ready) {
-                Slept::Ready | Slept::Again => slept = true,
+            let is_patient = in_vain < IN_VAIN_IN_A_ROW;
+            let slice = if is_patient { self.slice(me) } else { Slice::Short };
+            let ready = || is_patient && (ring.may_pop() || ring.is_closed() != closed);
+            match ring.header().not_empty.0.sleep_unless(ring.mode, slice, deadline, &self.env, ready) {
+                Slept::Ready => in_vain += 1,
+                Slept::Again => (slept, is_to_repair, in_vain) = (true, true, 0),
                 Slept::Expired => {
                     ring.recover_holders(&self.env);
+                    ring.find_returned();
                     return match ring.claim_to_read(me, false) {
                         Err(PopError::Empty | PopError::Busy(_)) => Err(PopError::TimedOut),
                         done => done,

@@ -7,11 +7,10 @@ use core::time::Duration;
 
 use super::claim::Claimed;
 use super::handle::{Handle, Patience};
-use super::word::{SlotWord, State};
 use super::{Payload, PopError, PushError, Recovered, Ring, RingError};
 use crate::owner::OwnerId;
 use crate::plain::Plain;
-use crate::prim::{InPlace, Ordering, copy_in, copy_out};
+use crate::prim::{InPlace, copy_in, copy_out};
 use crate::trust::{Trusted, Untrusted};
 use crate::wait::{Liveness, Wait};
 
@@ -241,26 +240,30 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
         self.take_with(Patience::Timeout(timeout))
     }
 
-    /// Takes a dead letter: an item that was delivered as often as the queue allows. `None`: there is none.
+    /// The dead letters: items that were delivered as often as the queue allows, in the order of their slots. Each is
+    /// this process's while its delivery lives: [`ack`](Delivery::ack) takes the letter out, and a drop leaves it where it
+    /// is. Does not block; reads every slot.
     ///
     /// # Errors
     /// [`PopError::Forked`].
     ///
     /// # Crash
     /// A process killed inside leaves the letter where it is, once its death is proven.
-    pub fn take_dead_letter(&self) -> Result<Option<T>, PopError> {
-        let ring = &self.handle.ring;
+    pub fn letters(&self) -> Result<impl Iterator<Item = Delivery<'_, 'm, T, E, K>>, PopError> {
         let me = self.handle.env.me().ok_or(PopError::Forked)?;
-        for slot in ring.slots_in(|state| state == State::DeadLetter) {
-            // ORDERING: Relaxed. The claim acquires exactly this word.
-            let word = SlotWord(ring.word(slot).load(Ordering::Relaxed));
-            if word.state() == Some(State::DeadLetter)
-                && let Some(claimed) = ring.claim_item(slot, word, me)
-            {
-                return Ok(Some(self.finish(claimed)));
-            }
-        }
-        Ok(None)
+        let claims = self.handle.ring.claim_letters(me);
+        Ok(claims.map(|claimed| Delivery { item: self.read(claimed), queue: self, claimed }))
+    }
+
+    /// Takes a dead letter out. `None`: there is none.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters).
+    ///
+    /// # Crash
+    /// As [`letters`](Self::letters).
+    pub fn take_dead_letter(&self) -> Result<Option<T>, PopError> {
+        Ok(self.letters()?.next().map(Delivery::ack))
     }
 
     /// Repairs what `owner` held, if it is proven dead, and wakes everybody. Waiting calls do this by themselves; a

@@ -7,6 +7,20 @@ use crate::owner::OwnerId;
 use crate::prim::Ordering;
 use crate::wait::{Liveness, Wait};
 
+/// One in the upper half of `returned`; the carry out of it is lost, and the lower half untouched.
+const RAISED: u64 = 1 << 32;
+
+/// Whether this value of `returned` says that an item may have been returned.
+#[inline]
+pub(super) const fn is_raised(returned: u64) -> bool {
+    returned >> 32 != returned & (RAISED - 1)
+}
+
+/// `returned` once somebody has looked in vain.
+pub(super) const fn looked_at(returned: u64) -> u64 {
+    returned & !(RAISED - 1) | returned >> 32
+}
+
 /// What a recovery found in the slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovered {
@@ -26,6 +40,15 @@ impl Ring<'_> {
     /// A process killed inside leaves the rest to the next who calls.
     pub fn recover<E: Wait + Liveness>(&self, owner: OwnerId, env: &E) -> Recovered {
         if env.is_dead(owner) { self.recover_dead(owner, env) } else { Recovered::default() }
+    }
+
+    /// Raises the hint if an item waits that was returned: whoever returned it may have died before it did that itself.
+    pub(super) fn find_returned(&self) -> bool {
+        let found = self.slots_in(|state| state == State::Returned).next().is_some();
+        if found {
+            self.raise_returned();
+        }
+        found
     }
 
     /// Probes every participant that holds a slot, and repairs what the dead ones held. `true` if one was dead.
@@ -115,19 +138,11 @@ impl Ring<'_> {
         SlotWord::new(lap, state, attempts)
     }
 
+    /// Says that a slot is RETURNED. Never waits for anybody.
     fn raise_returned(&self) {
-        let hint = &self.rare().returned;
-        // ORDERING: Relaxed. The CAS below takes exactly this value.
-        let mut seen = hint.load(Ordering::Relaxed);
-        loop {
-            let raised = (seen | 1).wrapping_add(2);
-            // ORDERING mpmc.returned: Release. Pairs with the Acquire in `claim_returned`.
-            // Publishes that a slot is RETURNED. Failure: Relaxed, the loop tries again.
-            match hint.compare_exchange_weak(seen, raised, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(now) => seen = now,
-            }
-        }
+        // ORDERING mpmc.returned: Release. Pairs with the Acquire in `claim_returned`.
+        // Publishes that a slot is RETURNED.
+        self.rare().returned.fetch_add(RAISED, Ordering::Release);
     }
 }
 
