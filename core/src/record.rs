@@ -25,7 +25,7 @@
 //! 1. load `word[c]`: 0: nothing there; check stamp and length;
 //! 2. copy the bytes out;
 //! 3. `head = e`: the record is released; inside a [`ReadBatch`] this step is put off, for a quarter of the ring at
-//!    the most;
+//!    the most, inside a [`HeldBatch`] until its user says so;
 //! 4. wake the writer.
 //!
 //! Successor of the writer: claims the end ([`EndWord`]) and walks from `head` over length words to the 0 word, which is
@@ -71,7 +71,7 @@ use crate::prim::{AtomicU64, Ordering, WORD_BYTES, Word, copy_in, copy_out};
 use crate::wait::{Liveness, Slice, Wait, WakeMode};
 
 pub use error::{PopError, PushError, RingError};
-pub use reader::{ReadBatch, Reader, RecordRef};
+pub use reader::{HeldBatch, ReadBatch, Reader, RecordRef};
 pub use writer::{Reservation, WriteBatch, Writer};
 
 /// The smallest capacity in bytes.

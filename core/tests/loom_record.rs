@@ -305,6 +305,41 @@ fn a_successor_overwrites_only_what_the_living_reader_has_released() {
     });
 }
 
+/// Two records are held and taken back, and read once more: the writer overwrites neither, though the reader has found the
+/// ring empty in between.
+#[test]
+fn held_records_stay_whole_until_they_are_released() {
+    check("record.held", Some(3), 2_000, || {
+        let world = World::used(WakeMode::Polling);
+        let (mut writer, mut reader) = (world.writer(0), world.reader(1));
+        push(&mut writer, 1, SMALL).unwrap();
+        push(&mut writer, 2, SMALL).unwrap();
+        let pushing = thread::spawn(move || {
+            let pushed = (3..=4).take_while(|n| push(&mut writer, *n, SMALL).is_ok()).count() as u8;
+            (writer, pushed)
+        });
+        let mut buffer = [0; SMALL];
+        for _ in 0..2 {
+            let mut held = reader.hold_batch();
+            for n in 1..=2 {
+                held.try_pop_into(&mut buffer).unwrap();
+                assert_eq!(number(&buffer), n);
+            }
+            if held.try_pop_into(&mut buffer).is_ok() {
+                assert_eq!(number(&buffer), 3);
+            }
+        }
+        let mut held = reader.hold_batch();
+        held.try_pop_into(&mut buffer).unwrap();
+        held.try_pop_into(&mut buffer).unwrap();
+        held.release();
+        let (_writer, pushed) = pushing.join().unwrap();
+        let mut got = Vec::new();
+        drain(&mut reader, &mut got);
+        assert_eq!(got, (3..=2 + pushed).collect::<Vec<_>>());
+    });
+}
+
 /// The reader is killed before each of its accesses; its successor gets everything that was not released, in order.
 fn reader_killed(name: &str, deaths: u32, floor: u64, batched: bool) {
     check_deaths(name, Some(2), deaths, floor, move |death| {

@@ -453,6 +453,45 @@ fn a_read_batch_releases_at_its_end_when_empty_and_each_quarter() {
 }
 
 #[test]
+fn a_held_batch_releases_only_when_told_to() {
+    let memory = Memory::new(256);
+    let head = || memory.word(HEAD).load(Ordering::Relaxed);
+    let (mut writer, mut reader) = ends(&memory);
+    let mut buffer = [0; 8];
+    for n in 0..14 {
+        writer.try_push(&[n; 8]).unwrap();
+    }
+    // More than a quarter of the ring, and a look that finds nothing.
+    let mut held = reader.hold_batch();
+    for n in 0..14 {
+        assert_eq!(held.position(), u64::from(n) * 16);
+        assert_eq!((held.try_pop_into(&mut buffer), buffer), (Ok(8), [n; 8]));
+    }
+    assert_eq!(held.try_pop_into(&mut buffer), Err(PopError::Empty));
+    assert_eq!(held.pop_into_timeout(&mut buffer, Duration::from_micros(1)), Err(PopError::TimedOut));
+    assert_eq!((held.held_bytes(), head()), (224, 0));
+    assert_eq!(writer.try_push(&[14; 24]), Err(PushError::Full));
+    drop(held);
+    assert_eq!((reader.position(), head()), (0, 0));
+    // Taken back, they come again, in another batch or without one.
+    assert_eq!(pop(&mut reader), Ok(vec![0; 8]));
+    assert_eq!(head(), 16);
+    let mut held = reader.hold_batch();
+    assert_eq!((held.pop_into_timeout(&mut buffer, Duration::MAX), buffer), (Ok(8), [1; 8]));
+    assert_eq!((held.try_pop_into(&mut buffer), buffer), (Ok(8), [2; 8]));
+    held.release();
+    assert_eq!((reader.position(), head()), (48, 48));
+    // Forgotten, its records are released with the next one; and a batch of the other kind releases as ever.
+    let mut held = reader.hold_batch();
+    held.try_pop_into(&mut buffer).unwrap();
+    std::mem::forget(held);
+    assert_eq!(head(), 48);
+    drop(reader.batch());
+    assert_eq!(head(), 64);
+    assert_eq!(pop(&mut reader), Ok(vec![4; 8]));
+}
+
+#[test]
 fn batches_wake_a_sleeper_once() {
     let memory = Memory::new(1024);
     let world = Arc::<World>::default();

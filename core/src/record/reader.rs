@@ -23,6 +23,8 @@ pub struct Reader<'m, E: Wait + Liveness, K = Untrusted> {
     position: u64,
     /// What `head` holds: behind `position` only inside a batch.
     released: u64,
+    /// Inside a [`HeldBatch`]: nothing is released until it says so.
+    holds: bool,
     trust: PhantomData<fn() -> K>,
 }
 
@@ -31,7 +33,7 @@ impl<'m, E: Wait + Liveness> Reader<'m, E> {
         let me = env.me().ok_or(ClaimError::Forked)?;
         ring.header().reader.end.claim(&env)?;
         // From here on a failure drops the reader and so closes the end.
-        let mut reader = Self { ring, env, me, position: 0, released: 0, trust: PhantomData };
+        let mut reader = Self { ring, env, me, position: 0, released: 0, holds: false, trust: PhantomData };
         reader.position = ring.find_head()?;
         reader.released = reader.position;
         // A writer that sleeps behind nobody learns behind whom it sleeps, and so probes in time.
@@ -120,7 +122,19 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
     /// # Crash
     /// All records since the last release come to the successor, once more.
     pub fn batch(&mut self) -> ReadBatch<'_, 'm, E, K> {
+        self.holds = false;
         ReadBatch { reader: self }
+    }
+
+    /// Reads that release nothing until told to, so that their results can be put into a safe place before: see
+    /// [`HeldBatch`].
+    ///
+    /// # Crash
+    /// All records of the batch come to the successor, once more, unless they were released. A successor that knows
+    /// the [`position`](Self::position) up to which results are safe can leave out those before it.
+    pub fn hold_batch(&mut self) -> HeldBatch<'_, 'm, E, K> {
+        self.holds = true;
+        HeldBatch { reader: self }
     }
 
     /// What the writing end's word says; the owner may be dead.
@@ -155,6 +169,7 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
             me: this.me,
             position: this.position,
             released: this.released,
+            holds: this.holds,
             trust: PhantomData,
         }
     }
@@ -262,10 +277,10 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
         self.ring.header().writer.event.wake(1, self.ring.mode, &self.env);
     }
 
-    /// Steps 3 and 4, if they were put off.
+    /// Steps 3 and 4, if they were put off and are not held.
     #[inline]
     fn flush(&mut self) {
-        if self.position != self.released && !self.forked() {
+        if self.position != self.released && !self.holds && !self.forked() {
             self.publish();
         }
     }
@@ -417,5 +432,67 @@ impl<'m, E: Wait + Liveness, K> ReadBatch<'_, 'm, E, K> {
 impl<E: Wait + Liveness, K> Drop for ReadBatch<'_, '_, E, K> {
     fn drop(&mut self) {
         self.reader.flush();
+    }
+}
+
+/// Reads that release nothing by themselves: see [`Reader::hold_batch`].
+///
+/// Dropping it takes the reads back: the next read gives the batch's first record again. What it holds takes room in
+/// the ring, so a batch that is never released stops the writer in the end. Forgetting it leaves its records read; they
+/// are released with the next record.
+#[derive(Debug)]
+#[must_use = "dropping a held batch takes its reads back"]
+pub struct HeldBatch<'r, 'm, E: Wait + Liveness, K = Untrusted> {
+    reader: &'r mut Reader<'m, E, K>,
+}
+
+impl<E: Wait + Liveness, K> HeldBatch<'_, '_, E, K> {
+    /// As [`Reader::try_pop_into`]; the record stays in the ring until [`release`](Self::release).
+    ///
+    /// # Errors
+    /// As [`Reader::try_pop_into`].
+    #[inline]
+    pub fn try_pop_into(&mut self, buffer: &mut [u8]) -> Result<usize, PopError> {
+        let len = self.reader.try_next()?;
+        self.reader.take(len, buffer)?;
+        Ok(len as usize)
+    }
+
+    /// As [`Reader::pop_into_timeout`]; the record stays in the ring until [`release`](Self::release). There is no call
+    /// that waits for ever: the writer may wait for the room that this batch holds.
+    ///
+    /// # Errors
+    /// As [`Reader::pop_into_timeout`].
+    pub fn pop_into_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize, PopError> {
+        let len = self.reader.next_until(self.reader.env.after(timeout))?;
+        self.reader.take(len, buffer)?;
+        Ok(len as usize)
+    }
+
+    /// [`Reader::position`]: where the next record starts.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.reader.position
+    }
+
+    /// Bytes of the ring that the batch holds.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.reader.position.wrapping_sub(self.reader.released)
+    }
+
+    /// Releases all records of the batch at once, and wakes the writer.
+    pub fn release(self) {
+        self.reader.holds = false;
+        self.reader.flush();
+    }
+}
+
+impl<E: Wait + Liveness, K> Drop for HeldBatch<'_, '_, E, K> {
+    fn drop(&mut self) {
+        self.reader.holds = false;
+        if !self.reader.forked() {
+            self.reader.position = self.reader.released;
+        }
     }
 }
