@@ -19,7 +19,10 @@ use crate::{Args, Role, counter};
 
 const TOP: usize = 20;
 const SIGINT: i32 = 2;
+const SIGKILL: i32 = 9;
 const TICK: Duration = Duration::from_millis(20);
+/// How often the killer looks.
+const KILL_TICK: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -34,14 +37,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let table = table::trusted(&owner).map_err(|error| Failure::Open { what: "table".into(), error })?;
     let mut roles = if args.by_hand { by_hand(args) } else { Roles::start(args)? };
 
+    let mut killer = Killer::new(args);
     let bar = ProgressBar::new(found.total_bytes()).with_style(style());
     let ended = loop {
-        thread::sleep(TICK);
+        thread::sleep(if args.kill_every.is_some() { KILL_TICK } else { TICK });
         if interrupted.load(Ordering::Relaxed) {
             return Err(Failure::Interrupted);
         }
         let ended = if args.by_hand { rings_are_done(&rings, &table)? } else { roles.ended()? };
-        bar.set_position(table::lock(&table)?.bytes);
+        let totals = table::lock(&table)?.totals;
+        bar.set_position(totals.bytes);
+        killer.look(&mut roles, args, totals.lines)?;
         if ended {
             break table::lock(&table)?;
         }
@@ -50,6 +56,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     // Whoever reads the result may have had enough of it (`| head`): that is no failure.
     let out = &mut io::stdout().lock();
     quietly(report(&ended, out))?;
+    if args.kill_every.is_some() {
+        quietly(writeln!(out, "{} counters were killed and replaced", HumanCount(killer.killed)))?;
+    }
     if args.check {
         let words = check(&ended, &found)?;
         quietly(writeln!(out, "check: all {} words have the same count in one process", HumanCount(words)))?;
@@ -93,9 +102,7 @@ impl Roles {
     }
 
     fn spawn(&mut self, what: String, args: &Args, role: Role, index: u32) -> Result<(), Failure> {
-        let program = std::env::current_exe().map_err(Failure::Start)?;
-        let child = Command::new(program).args(arguments(args, role, index)).spawn().map_err(Failure::Start)?;
-        self.0.push((what, child));
+        self.0.push((what, started(args, role, index)?));
         Ok(())
     }
 
@@ -121,6 +128,42 @@ impl Roles {
     }
 }
 
+/// Kills counters, in turn, by how many records were counted since the last kill: so there is progress in between.
+struct Killer {
+    every: Option<u64>,
+    next: u64,
+    victim: usize,
+    killed: u64,
+}
+
+impl Killer {
+    fn new(args: &Args) -> Self {
+        let every = args.kill_every.map(|thousands| thousands.get().saturating_mul(1000));
+        Self { every, next: every.unwrap_or(u64::MAX), victim: 0, killed: 0 }
+    }
+
+    /// Kills one and starts its successor, if it is time.
+    fn look(&mut self, roles: &mut Roles, args: &Args, records: u64) -> Result<(), Failure> {
+        let Some(every) = self.every.filter(|_| records >= self.next) else { return Ok(()) };
+        self.next = records.saturating_add(every);
+        let counters = args.counters as usize;
+        self.victim = (self.victim + 1) % counters;
+        // The counters were started first.
+        let (role, child) = &mut roles.0[self.victim];
+        child.kill().map_err(Failure::Start)?;
+        let status = child.wait().map_err(Failure::Start)?;
+        // One that ended before the signal came has nothing left to be done.
+        if status.signal() == Some(SIGKILL) {
+            self.killed += 1;
+            *child = started(args, Role::Counter, u32::try_from(self.victim).unwrap_or(0))?;
+        } else if !status.success() {
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            return Err(Failure::Role { role: role.clone(), code: code.unwrap_or(8) });
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Roles {
     fn drop(&mut self) {
         for (_, child) in &mut self.0 {
@@ -129,6 +172,11 @@ impl Drop for Roles {
             let _ = child.wait();
         }
     }
+}
+
+fn started(args: &Args, role: Role, index: u32) -> Result<Child, Failure> {
+    let program = std::env::current_exe().map_err(Failure::Start)?;
+    Command::new(program).args(arguments(args, role, index)).spawn().map_err(Failure::Start)
 }
 
 fn arguments(args: &Args, role: Role, index: u32) -> Vec<std::ffi::OsString> {
@@ -140,6 +188,9 @@ fn arguments(args: &Args, role: Role, index: u32) -> Vec<std::ffi::OsString> {
     list.extend(["--directory".into(), args.directory.clone().into()]);
     if args.all {
         list.push("--all".into());
+    }
+    if let Some(thousands) = args.kill_every {
+        list.extend(["--kill-every".into(), thousands.to_string().into()]);
     }
     list.extend(["--".into(), args.path.clone().into()]);
     list
@@ -173,13 +224,13 @@ fn report(table: &Table, out: &mut impl Write) -> io::Result<()> {
         "{} words, {} different, in {} lines of {} files ({} binary files left out)",
         HumanCount(words.iter().map(|(_, count)| count).sum()),
         HumanCount(words.len() as u64),
-        HumanCount(table.lines),
+        HumanCount(table.totals.lines),
         HumanCount(table.files - table.binary_files),
         table.binary_files,
     )?;
     #[expect(clippy::cast_precision_loss, reason = "only printed")]
-    let (lines, bytes) = (table.lines as f64 / seconds, table.bytes as f64 / seconds / 1e6);
-    writeln!(out, "{} in {seconds:.3} s: {lines:.0} lines/s, {bytes:.1} MB/s", HumanBytes(table.bytes))?;
+    let (lines, bytes) = (table.totals.lines as f64 / seconds, table.totals.bytes as f64 / seconds / 1e6);
+    writeln!(out, "{} in {seconds:.3} s: {lines:.0} lines/s, {bytes:.1} MB/s", HumanBytes(table.totals.bytes))?;
 
     let mut latency = counter::histogram();
     for mut bytes in table.latencies() {

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! `cargo run --release --example pipeline -- [PATH]` runs all of it. With `--by-hand` the collector starts nobody and
-//! says what to type into other terminals.
+//! says what to type into other terminals. With `--kill-every N` counters are killed on the way, and the totals are the
+//! same: see [`table`].
 
 mod collector;
 mod counter;
@@ -21,6 +22,7 @@ mod files;
 mod reader;
 mod table;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -71,8 +73,11 @@ struct Args {
     #[arg(long, default_value = "/dev/shm")]
     directory: PathBuf,
     /// Start nobody: wait for the other roles to come from other terminals.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kill_every")]
     by_hand: bool,
+    /// Kill a counter with SIGKILL, and start another in its place, each time that N thousand more records are counted.
+    #[arg(long, value_name = "N")]
+    kill_every: Option<NonZero<u64>>,
     /// What this process does.
     #[arg(long, value_enum, default_value_t = Role::Collector)]
     role: Role,

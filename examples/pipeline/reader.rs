@@ -1,5 +1,8 @@
 //! The reader: sends every line as a record, in turn to each counter's ring.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use crosslane_core::record::PushError;
 use crosslane_shm::{Mutex, Record, record};
 
@@ -13,6 +16,10 @@ pub(crate) const STAMP_BYTES: usize = 8;
 
 /// Lines that go to one ring before the next has its turn, so that a wake pays for several.
 const TURN: u64 = 64;
+
+/// How long the successor of a killed counter may take to come, and how often it is looked for.
+const SUCCESSION: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let found = Files::below(&args.path, args.all)?;
@@ -29,7 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             record.extend_from_slice(line);
             let turn = usize::try_from(sent / TURN).unwrap_or(0) % rings.len();
             sent += 1;
-            rings[turn].push(&record).map_err(|error| match error {
+            send(&mut rings[turn], &record, args.kill_every.is_some()).map_err(|error| match error {
                 PushError::TooLong { len, max } => Failure::LineTooLong {
                     path: path.clone(),
                     line: number,
@@ -57,6 +64,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     table.binary_files = binary;
     table.unreadable_files = unreadable.len() as u64;
     Ok(())
+}
+
+/// Pushes a record. Where counters are killed on purpose, a dead one's successor is waited for.
+fn send(ring: &mut record::Writer, record: &[u8], replaced: bool) -> Result<(), PushError> {
+    let start = Instant::now();
+    loop {
+        match ring.push(record) {
+            Err(PushError::PeerDied(_)) if replaced && start.elapsed() < SUCCESSION => thread::sleep(TICK),
+            done => return done,
+        }
+    }
 }
 
 fn writer(args: &Args, index: u32) -> Result<record::Writer, Failure> {

@@ -289,6 +289,25 @@ fn children(parent: Pid) -> Vec<i32> {
 }
 
 #[test]
+fn the_totals_are_exact_though_counters_are_killed() {
+    let place = Place::new();
+    let line = |n: u32| format!("line {} of many {} words {}\n", n % 7, n % 101, n % 1009);
+    place.file("a.txt", (0..60_000).map(line).collect::<String>());
+    let output = place.run(&place.input, &["--kill-every", "1", "--check"]);
+    let out = text(&output.stdout);
+    assert!(output.status.success(), "{out}{}", text(&output.stderr));
+    assert!(out.contains("60,000  line\n"), "{out}");
+    assert!(out.contains("in 60,000 lines of 1 files"), "{out}");
+    assert!(out.contains("check: all"), "{out}");
+    let killed = out.lines().find_map(|line| line.strip_suffix(" counters were killed and replaced")).unwrap();
+    // A kill comes when 1,000 records more are in the table, and half of them make a batch.
+    assert!(killed.parse::<u32>().unwrap() >= 3, "{out}");
+    place.assert_empty();
+    let by_hand = place.run(&place.input, &["--kill-every", "1", "--by-hand"]);
+    assert_eq!(by_hand.status.code(), Some(2), "{}", text(&by_hand.stderr));
+}
+
+#[test]
 fn a_full_file_system_is_a_failure_and_not_a_crash() {
     let place = Place::new();
     let path = place.file("a.txt", "one");
