@@ -1,5 +1,6 @@
 //! The collector: makes the segments, starts the other roles, shows how far they are, and prints what came of it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
@@ -21,8 +22,9 @@ const TOP: usize = 20;
 const SIGINT: i32 = 2;
 const SIGKILL: i32 = 9;
 const TICK: Duration = Duration::from_millis(20);
-/// How often the killer looks.
+/// How often the killer looks, and for how long at most it then waits.
 const KILL_TICK: Duration = Duration::from_millis(1);
+const KILL_WITHIN_NS: u64 = 4_000_000;
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -148,6 +150,12 @@ impl Killer {
         self.next = records.saturating_add(every);
         let counters = args.counters as usize;
         self.victim = (self.victim + 1) % counters;
+        // At once, the victim is often between a batch's unlock and the release of its records; some time later it may
+        // have the lock, which this process had just now.
+        let random = RandomState::new().hash_one(records);
+        if random % 2 == 0 {
+            thread::sleep(Duration::from_nanos(random % KILL_WITHIN_NS));
+        }
         // The counters were started first.
         let (role, child) = &mut roles.0[self.victim];
         child.kill().map_err(Failure::Start)?;
