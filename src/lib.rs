@@ -14,7 +14,7 @@ pub use crosslane_derive::PlainInFacade as Plain;
 #[doc(inline)]
 pub use crosslane_shm::{Attached, CreateError, Mutex, Name, NameError, OpenError, Options, Owner, Segment};
 #[doc(inline)]
-pub use crosslane_shm::{Record, Spsc, Swept};
+pub use crosslane_shm::{Messages, Queue, Record, Spsc, Swept};
 #[doc(inline)]
 pub use crosslane_sync::{LockError, MutexGuard, Repair};
 
@@ -34,6 +34,16 @@ pub mod spsc {
     pub use crosslane_core::spsc::{PopError, PushError};
     #[doc(inline)]
     pub use crosslane_shm::spsc::{Consumer, Producer};
+}
+
+/// Queues of many producers and consumers: what was taken from them, and their errors.
+pub mod queue {
+    #[doc(inline)]
+    pub use crosslane_core::mpmc::{PopError, PushError, Recovered};
+    #[doc(inline)]
+    pub use crosslane_shm::messages;
+    #[doc(inline)]
+    pub use crosslane_shm::queue::{Delivery, Reservation};
 }
 
 /// Rings of records of any length: their ends and their errors.

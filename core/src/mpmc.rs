@@ -92,7 +92,7 @@ use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-pub use bytes::{Bytes, BytesDelivery};
+pub use bytes::{Bytes, BytesDelivery, BytesReservation};
 pub use queue::{Delivery, Queue, Reservation};
 pub use recover::Recovered;
 

@@ -342,6 +342,26 @@ fn a_message_keeps_its_length_and_waits_for_a_buffer_that_holds_it() {
 }
 
 #[test]
+fn a_message_can_be_written_and_read_in_place() {
+    let world = World::with(2, Bytes::payload(20).unwrap(), 1);
+    // SAFETY: this test keeps to the protocol.
+    let queue = unsafe { world.bytes(0, 20).trust_peers() };
+    for text in [&b"one"[..], b"", b"twenty bytes, no more"].map(|text| &text[..text.len().min(20)]) {
+        let mut room = queue.try_reserve(text.len()).unwrap();
+        room.as_mut_slice().copy_from_slice(text);
+        assert_eq!(queue.try_pop_into(&mut [0; 20]), Err(PopError::Busy(id(0))));
+        room.commit();
+        assert_eq!(queue.try_take().unwrap().as_slice(), text);
+        let letters: Vec<Vec<u8>> = queue.letters().unwrap().map(|letter| letter.as_slice().to_vec()).collect();
+        assert_eq!(letters, [text]);
+        queue.letters().unwrap().for_each(|letter| letter.ack());
+    }
+    assert_eq!(queue.try_reserve(21).unwrap_err(), PushError::TooLong { len: 21, max: 20 });
+    drop(queue.try_reserve(1).unwrap());
+    assert_eq!((queue.try_pop_into(&mut []), queue.dead_letters()), (Err(PopError::Empty), 0));
+}
+
+#[test]
 fn a_length_that_a_peer_made_up_is_cut_to_the_longest() {
     let world = World::with(2, Bytes::payload(20).unwrap(), 2);
     let queue = world.bytes(0, 20);

@@ -22,6 +22,10 @@ impl Kind {
     pub const RECORD: Self = Self(4);
     /// A [`Mutex`](crate::Mutex).
     pub const MUTEX: Self = Self(5);
+    /// A [`Queue`](crate::Queue).
+    pub const QUEUE: Self = Self(6);
+    /// A [`Messages`](crate::Messages).
+    pub const MESSAGES: Self = Self(7);
 
     /// A kind of the caller's own; numbers below 0x1_0000 belong to this project.
     #[must_use]
@@ -63,8 +67,8 @@ pub struct Content {
 impl Content {
     /// One value of type `T`, of a kind and length that the caller fills in.
     pub(crate) fn value<T: Plain>() -> Self {
-        let Expected { kind, elem_size, elem_align, fingerprint, .. } = Expected::value::<T>();
-        Self { kind, elem_size, elem_align, fingerprint, ..Self::bytes(1) }
+        let (elem_size, elem_align) = element::<T>();
+        Self { elem_size, elem_align, fingerprint: T::FINGERPRINT, ..Self::bytes(1) }
     }
 
     /// `len_bytes` bytes that only their users know.
@@ -87,8 +91,8 @@ impl Content {
 pub struct Expected {
     /// The kind of object.
     pub kind: Kind,
-    /// Size of an element, in bytes.
-    pub elem_size: u32,
+    /// Size of an element, in bytes; `None`: any.
+    pub elem_size: Option<u32>,
     /// Alignment of an element, in bytes.
     pub elem_align: u32,
     /// Fingerprint of an element.
@@ -102,20 +106,21 @@ pub struct Expected {
 impl Expected {
     /// Values of type `T`, in an object of a kind that the caller fills in.
     pub(crate) fn value<T: Plain>() -> Self {
-        Self {
-            // A `T` of 4 GiB does not fit any ring; its creation fails before this number counts.
-            elem_size: u32::try_from(size_of::<T>()).unwrap_or(u32::MAX),
-            elem_align: u32::try_from(align_of::<T>()).unwrap_or(u32::MAX),
-            fingerprint: T::FINGERPRINT,
-            ..Self::bytes()
-        }
+        let (elem_size, elem_align) = element::<T>();
+        Self { elem_size: Some(elem_size), elem_align, fingerprint: T::FINGERPRINT, ..Self::bytes() }
     }
 
     /// Bytes that only their users know, any number of them.
     #[must_use]
     pub const fn bytes() -> Self {
-        Self { kind: Kind::BYTES, elem_size: 1, elem_align: 1, fingerprint: 0, capacity: None, wake: None }
+        Self { kind: Kind::BYTES, elem_size: Some(1), elem_align: 1, fingerprint: 0, capacity: None, wake: None }
     }
+}
+
+/// Size and alignment of a `T`, in bytes. One of 4 GiB does not fit any object; its creation fails before this number counts.
+fn element<T>() -> (u32, u32) {
+    let number = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
+    (number(size_of::<T>()), number(align_of::<T>()))
 }
 
 impl fmt::Display for Kind {
@@ -126,6 +131,8 @@ impl fmt::Display for Kind {
             Self::SPSC => f.write_str("an spsc ring"),
             Self::RECORD => f.write_str("a record ring"),
             Self::MUTEX => f.write_str("a mutex"),
+            Self::QUEUE => f.write_str("a queue"),
+            Self::MESSAGES => f.write_str("a queue of messages"),
             Self(number) => write!(f, "kind {number:#x}"),
         }
     }

@@ -348,7 +348,7 @@ impl Header {
             return Err(HeaderError::WrongKind { found: found.kind, expected: expected.kind });
         }
         let element = Element { size: found.elem_size, align: found.elem_align };
-        let wanted = Element { size: expected.elem_size, align: expected.elem_align };
+        let wanted = Element { size: expected.elem_size.unwrap_or(found.elem_size), align: expected.elem_align };
         if element != wanted {
             return Err(HeaderError::WrongElement { found: element, expected: wanted });
         }

@@ -9,7 +9,8 @@
 //!   leak; [named](Segment::create) ones are met by unrelated programs, and [`sweep()`] removes what the dead left.
 //! - [`Domain`]: who takes part, and who is proven dead. Any process may be killed at any instruction; nothing is ever
 //!   decided by a timeout.
-//! - [`Spsc`], [`Record`], [`Mutex`]: the rings and the lock of the floors below, each in a segment of its own.
+//! - [`Spsc`], [`Record`], [`Queue`], [`Messages`], [`Mutex`]: the rings, queues and the lock of the floors below, each in a
+//!   segment of its own.
 //! - [`Env`]: a segment's surroundings for handles of `crosslane-core` and `crosslane-sync`.
 //!
 //! # Trust
@@ -31,11 +32,13 @@ pub mod header;
 mod lease;
 mod mapping;
 mod memory;
+pub mod messages;
 pub mod mutex;
 pub mod name;
 pub mod named;
 pub mod options;
 mod place;
+pub mod queue;
 pub mod record;
 pub mod segment;
 pub mod spsc;
@@ -47,10 +50,12 @@ pub use content::{Content, Expected, Kind};
 pub use domain::{Domain, DomainError, Probe};
 pub use env::Env;
 pub use header::{Header, HeaderError};
+pub use messages::Messages;
 pub use mutex::Mutex;
 pub use name::{Name, NameError};
 pub use named::{Attached, Owner};
 pub use options::Options;
+pub use queue::Queue;
 pub use record::Record;
 pub use segment::{CopyError, CreateError, OpenError, Segment};
 pub use spsc::Spsc;

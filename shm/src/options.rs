@@ -25,6 +25,7 @@ pub struct Options {
     pub(crate) memory_cap_bytes: Option<u64>,
     pub(crate) open_timeout: Duration,
     pub(crate) wake: Option<WakeMode>,
+    pub(crate) max_deliveries: u32,
 }
 
 impl Default for Options {
@@ -35,7 +36,7 @@ impl Default for Options {
 
 impl Options {
     /// Directory `/dev/shm`, mode 0600, no prefault, read and write, no cap, an open timeout of 1 s, the wake mode that
-    /// the object likes best.
+    /// the object likes best, 3 deliveries.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -46,6 +47,7 @@ impl Options {
             memory_cap_bytes: None,
             open_timeout: Duration::from_secs(1),
             wake: None,
+            max_deliveries: 3,
         }
     }
 
@@ -104,6 +106,15 @@ impl Options {
     #[must_use]
     pub fn wake_mode(mut self, mode: WakeMode) -> Self {
         self.wake = Some(mode);
+        self
+    }
+
+    /// Creating a [`Queue`](crate::Queue) or [`Messages`](crate::Messages): how often an item is delivered, 1..=7, to
+    /// consumers that die with it or give it back, before it is a dead letter. Written into the segment; nothing to an
+    /// opener.
+    #[must_use]
+    pub fn max_deliveries(mut self, deliveries: u32) -> Self {
+        self.max_deliveries = deliveries;
         self
     }
 }

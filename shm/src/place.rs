@@ -144,6 +144,7 @@ fn own(error: OpenError) -> CreateError {
     match error {
         OpenError::Spsc(error) => CreateError::Spsc(error),
         OpenError::Record(error) => CreateError::Record(error),
+        OpenError::Queue(error) => CreateError::Queue(error),
         OpenError::Domain(error) => CreateError::Domain(error),
         OpenError::Os(error) => CreateError::Os(error),
         _ => CreateError::Os(OsError { call: "mmap", errno: libc::EFAULT }),

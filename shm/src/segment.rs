@@ -19,7 +19,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crosslane_core::prim::{WORD_BYTES, copy_in, copy_out};
-use crosslane_core::{record, spsc};
+use crosslane_core::{mpmc, record, spsc};
 
 use crate::content::{Content, Kind};
 use crate::domain::{Domain, DomainError};
@@ -96,6 +96,8 @@ pub enum CreateError {
     Spsc(spsc::RingError),
     /// The capacity does not make a ring of records.
     Record(record::RingError),
+    /// Capacity, element type or deliveries do not make a queue.
+    Queue(mpmc::RingError),
     /// The value's alignment is above 128 bytes.
     Alignment {
         /// The alignment, in bytes.
@@ -130,6 +132,8 @@ pub enum OpenError {
     Spsc(spsc::RingError),
     /// The segment's capacity and length do not make a ring of records.
     Record(record::RingError),
+    /// The segment's capacity, element and length do not make a queue.
+    Queue(mpmc::RingError),
     /// The lease domain could not be joined.
     Domain(DomainError),
     /// Another system call failed.
@@ -369,9 +373,21 @@ impl From<record::RingError> for CreateError {
     }
 }
 
+impl From<mpmc::RingError> for CreateError {
+    fn from(error: mpmc::RingError) -> Self {
+        Self::Queue(error)
+    }
+}
+
 impl From<record::RingError> for OpenError {
     fn from(error: record::RingError) -> Self {
         Self::Record(error)
+    }
+}
+
+impl From<mpmc::RingError> for OpenError {
+    fn from(error: mpmc::RingError) -> Self {
+        Self::Queue(error)
     }
 }
 
@@ -393,6 +409,7 @@ impl fmt::Display for CreateError {
             Self::Unsupported(error) => write!(f, "the system lacks what segments need: {error}"),
             Self::Spsc(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),
+            Self::Queue(error) => error.fmt(f),
             Self::Alignment { align } => write!(f, "a value aligned to {align} bytes: at most 128 is possible"),
             Self::Domain(error) => error.fmt(f),
         }
@@ -409,6 +426,7 @@ impl fmt::Display for OpenError {
             Self::ReadOnly => f.write_str("the segment is open for reading only"),
             Self::Spsc(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),
+            Self::Queue(error) => error.fmt(f),
             Self::Domain(error) => error.fmt(f),
             Self::PermissionDenied(error) | Self::Os(error) => error.fmt(f),
         }

@@ -117,7 +117,7 @@ fn what_the_opener_insists_on_is_compared() {
     let content = owner.segment().header().content;
     let all = Expected {
         kind: Kind::SPSC,
-        elem_size: content.elem_size,
+        elem_size: Some(content.elem_size),
         elem_align: content.elem_align,
         fingerprint: content.fingerprint,
         capacity: Some(5),

@@ -27,7 +27,7 @@ fn an_objects_memory_cannot_be_copied_past_its_handles() {
     // The same memory again, as a segment of its own: the header says the same.
     let expected = Expected {
         kind: Kind::MUTEX,
-        elem_size: 8,
+        elem_size: Some(8),
         elem_align: 8,
         fingerprint: mutex.segment().header().content.fingerprint,
         ..Expected::bytes()

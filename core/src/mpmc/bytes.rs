@@ -1,6 +1,7 @@
 //! Messages of bytes, up to a length that the queue states. Each slot has storage for the longest, so a message lies in
 //! the queue's own memory and outlives its sender; there is no allocator to repair.
 
+use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::time::Duration;
@@ -10,13 +11,15 @@ use super::handle::{Handle, Patience};
 use super::{Payload, PopError, PushError, Recovered, Ring, RingError};
 use crate::owner::OwnerId;
 use crate::prim::{Ordering, Word, copy_in, copy_out};
+use crate::trust::{Trust, Trusted, Untrusted};
 use crate::wait::{Liveness, Wait};
 
 /// A process's handle to a queue of byte messages: threads share it by reference, processes have one each.
 #[derive(Debug, Clone)]
-pub struct Bytes<'m, E> {
+pub struct Bytes<'m, E, K = Untrusted> {
     handle: Handle<'m, E>,
     max_len_bytes: u32,
+    trust: PhantomData<fn() -> K>,
 }
 
 /// Bytes of the length word before each message.
@@ -45,9 +48,28 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
         if stride - 1 > ring.stride - ring.payload {
             return Err(RingError::Payload { len_bytes: u64::from(max_len_bytes) });
         }
-        Ok(Self { handle: Handle { ring, env }, max_len_bytes })
+        Ok(Self { handle: Handle { ring, env }, max_len_bytes, trust: PhantomData })
     }
 
+    /// The same handle, allowed to lend references into the queue.
+    ///
+    /// # Safety
+    /// Every process that maps this memory keeps to the protocol while the returned handle, or a clone of it, lives.
+    pub unsafe fn trust_peers(self) -> Bytes<'m, E, Trusted> {
+        // SAFETY: the caller's contract.
+        unsafe { self.with_trust() }
+    }
+
+    /// The handle, lending if `K` is [`Trusted`]; for code that is generic over whom it trusts.
+    ///
+    /// # Safety
+    /// If `K` is `Trusted`: as [`trust_peers`](Self::trust_peers).
+    pub unsafe fn with_trust<K: Trust>(self) -> Bytes<'m, E, K> {
+        Bytes { handle: self.handle, max_len_bytes: self.max_len_bytes, trust: PhantomData }
+    }
+}
+
+impl<'m, E: Wait + Liveness, K> Bytes<'m, E, K> {
     /// Slots of the queue.
     #[must_use]
     pub fn capacity(&self) -> u32 {
@@ -154,7 +176,7 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
     ///
     /// # Errors
     /// As [`Queue::pop`](super::Queue::pop).
-    pub fn take(&self) -> Result<BytesDelivery<'_, 'm, E>, PopError> {
+    pub fn take(&self) -> Result<BytesDelivery<'_, 'm, E, K>, PopError> {
         self.take_with(Patience::Forever)
     }
 
@@ -162,7 +184,7 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
     ///
     /// # Errors
     /// As [`Queue::try_pop`](super::Queue::try_pop).
-    pub fn try_take(&self) -> Result<BytesDelivery<'_, 'm, E>, PopError> {
+    pub fn try_take(&self) -> Result<BytesDelivery<'_, 'm, E, K>, PopError> {
         self.take_with(Patience::Try)
     }
 
@@ -170,7 +192,7 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
     ///
     /// # Errors
     /// As [`Queue::pop_timeout`](super::Queue::pop_timeout).
-    pub fn take_timeout(&self, timeout: Duration) -> Result<BytesDelivery<'_, 'm, E>, PopError> {
+    pub fn take_timeout(&self, timeout: Duration) -> Result<BytesDelivery<'_, 'm, E, K>, PopError> {
         self.take_with(Patience::Timeout(timeout))
     }
 
@@ -178,7 +200,7 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
     ///
     /// # Errors
     /// [`PopError::Forked`].
-    pub fn letters(&self) -> Result<impl Iterator<Item = BytesDelivery<'_, 'm, E>>, PopError> {
+    pub fn letters(&self) -> Result<impl Iterator<Item = BytesDelivery<'_, 'm, E, K>>, PopError> {
         let me = self.handle.env.me().ok_or(PopError::Forked)?;
         Ok(self.handle.ring.claim_letters(me).map(|claimed| self.delivery(claimed)))
     }
@@ -194,17 +216,24 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
     }
 
     fn push_with(&self, message: &[u8], patience: Patience) -> Result<(), PushError> {
-        if message.len() > self.max_len_bytes() {
-            return Err(PushError::TooLong { len: message.len(), max: self.max_len_bytes() });
-        }
+        self.check(message.len())?;
         let claimed = self.handle.claim_to_write(patience)?;
-        // ORDERING: Relaxed. Published, like the bytes, by the slot's word.
-        self.length(claimed).store(message.len() as u64, Ordering::Relaxed);
         // SAFETY: `message` is private, and `new` checked that a slot has room for a length word and the longest message.
         unsafe { copy_in(self.storage(claimed), message.as_ptr(), message.len()) };
+        self.finish(claimed, message.len());
+        Ok(())
+    }
+
+    fn check(&self, len: usize) -> Result<(), PushError> {
+        let max = self.max_len_bytes();
+        if len > max { Err(PushError::TooLong { len, max }) } else { Ok(()) }
+    }
+
+    fn finish(&self, claimed: Claimed, len_bytes: usize) {
+        // ORDERING: Relaxed. Published, like the bytes, by the slot's word.
+        self.length(claimed).store(len_bytes as u64, Ordering::Relaxed);
         self.handle.ring.fill(claimed);
         self.handle.wake_consumers(1);
-        Ok(())
     }
 
     fn pop_with(&self, buffer: &mut [u8], patience: Patience) -> Result<usize, PopError> {
@@ -220,11 +249,11 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
         Err(PopError::BufferTooShort { needed })
     }
 
-    fn take_with(&self, patience: Patience) -> Result<BytesDelivery<'_, 'm, E>, PopError> {
+    fn take_with(&self, patience: Patience) -> Result<BytesDelivery<'_, 'm, E, K>, PopError> {
         Ok(self.delivery(self.handle.claim_to_read(patience)?))
     }
 
-    fn delivery(&self, claimed: Claimed) -> BytesDelivery<'_, 'm, E> {
+    fn delivery(&self, claimed: Claimed) -> BytesDelivery<'_, 'm, E, K> {
         // ORDERING: Relaxed. Ordered by the claim. Clamped, whatever a peer wrote.
         let len = self.length(claimed).load(Ordering::Relaxed).min(u64::from(self.max_len_bytes));
         #[expect(clippy::cast_possible_truncation, reason = "at most `max_len_bytes`, a u32")]
@@ -249,13 +278,13 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
 /// dead letter after as many deliveries as the queue allows.
 #[derive(Debug)]
 #[must_use = "dropping a delivery gives the message back"]
-pub struct BytesDelivery<'a, 'm, E: Wait + Liveness> {
-    queue: &'a Bytes<'m, E>,
+pub struct BytesDelivery<'a, 'm, E: Wait + Liveness, K = Untrusted> {
+    queue: &'a Bytes<'m, E, K>,
     claimed: Claimed,
     len_bytes: usize,
 }
 
-impl<E: Wait + Liveness> BytesDelivery<'_, '_, E> {
+impl<E: Wait + Liveness, K> BytesDelivery<'_, '_, E, K> {
     /// The message's length, in bytes.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
@@ -286,11 +315,85 @@ impl<E: Wait + Liveness> BytesDelivery<'_, '_, E> {
     }
 }
 
-impl<E: Wait + Liveness> Drop for BytesDelivery<'_, '_, E> {
+#[cfg(not(crosslane_loom))]
+impl<E: Wait + Liveness> BytesDelivery<'_, '_, E, Trusted> {
+    /// The message in place.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        let bytes = NonNull::slice_from_raw_parts(self.queue.storage(self.claimed).cast(), self.len_bytes);
+        // SAFETY:
+        // - inside the slot's storage, whose words are initialised and valid for `'m`;
+        // - the slot is READING and ours while `self` lives, so the peers, which `trust_peers` vouches for, do not write.
+        unsafe { bytes.as_ref() }
+    }
+}
+
+impl<E: Wait + Liveness, K> Drop for BytesDelivery<'_, '_, E, K> {
     fn drop(&mut self) {
-        // A fork child's copy is the parent's.
-        if self.queue.handle.env.me().is_some() {
-            self.queue.handle.ring.give_back(self.claimed, &self.queue.handle.env);
-        }
+        self.queue.handle.give_back(self.claimed);
+    }
+}
+
+impl<'m, E: Wait + Liveness> Bytes<'m, E, Trusted> {
+    /// Claims the next slot, for a message of `len_bytes` that is written in place and committed. Waits for room.
+    ///
+    /// The room holds what earlier messages left there. Until the claim ends consumers find the queue `Busy` here.
+    /// Dropping it, also in a panic, pushes nothing: the slot is skipped.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    ///
+    /// # Crash
+    /// A process killed while it holds the claim has pushed nothing; the slot is skipped once its death is proven.
+    pub fn reserve(&self, len_bytes: usize) -> Result<BytesReservation<'_, 'm, E>, PushError> {
+        self.reserve_with(len_bytes, Patience::Forever)
+    }
+
+    /// As [`reserve`](Self::reserve), without waiting.
+    ///
+    /// # Errors
+    /// As [`try_push`](Self::try_push).
+    pub fn try_reserve(&self, len_bytes: usize) -> Result<BytesReservation<'_, 'm, E>, PushError> {
+        self.reserve_with(len_bytes, Patience::Try)
+    }
+
+    fn reserve_with(&self, len_bytes: usize, patience: Patience) -> Result<BytesReservation<'_, 'm, E>, PushError> {
+        self.check(len_bytes)?;
+        Ok(BytesReservation { queue: self, claimed: self.handle.claim_to_write(patience)?, len_bytes })
+    }
+}
+
+/// Room for a message, to be written in place.
+#[derive(Debug)]
+#[must_use = "dropping a reservation pushes nothing"]
+pub struct BytesReservation<'a, 'm, E: Wait + Liveness> {
+    queue: &'a Bytes<'m, E, Trusted>,
+    claimed: Claimed,
+    len_bytes: usize,
+}
+
+impl<E: Wait + Liveness> BytesReservation<'_, '_, E> {
+    /// The room in place.
+    #[cfg(not(crosslane_loom))]
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        let mut bytes = NonNull::slice_from_raw_parts(self.queue.storage(self.claimed).cast(), self.len_bytes);
+        // SAFETY:
+        // - inside the slot's storage, whose words are initialised and valid for `'m`;
+        // - the slot is WRITING and ours while `self` lives, so the peers, which `trust_peers` vouches for, stay away,
+        //   and `self` is borrowed for as long as the slice lives.
+        unsafe { bytes.as_mut() }
+    }
+
+    /// Pushes the message.
+    pub fn commit(self) {
+        let this = ManuallyDrop::new(self);
+        this.queue.finish(this.claimed, this.len_bytes);
+    }
+}
+
+impl<E: Wait + Liveness> Drop for BytesReservation<'_, '_, E> {
+    fn drop(&mut self) {
+        self.queue.handle.abandon(self.claimed);
     }
 }

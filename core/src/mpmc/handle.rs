@@ -67,6 +67,23 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
         self.ring.header().not_full.0.wake(slots, self.ring.mode, &self.env);
     }
 
+    /// Ends a claim to write with nothing written. A fork child's copy of a claim is the parent's.
+    pub(super) fn abandon(&self, claimed: Claimed) {
+        if self.env.me().is_some() {
+            self.ring.free(claimed);
+            self.wake_producers(1);
+            // Consumers that waited behind this slot have something to look at.
+            self.wake_consumers(1);
+        }
+    }
+
+    /// Ends a delivery that was not acknowledged. A fork child's copy of one is the parent's.
+    pub(super) fn give_back(&self, claimed: Claimed) {
+        if self.env.me().is_some() {
+            self.ring.give_back(claimed, &self.env);
+        }
+    }
+
     /// The queue was found empty and then closed: closed for good, if it is still empty.
     fn drained(&self, me: OwnerId) -> Result<Claimed, PopError> {
         match self.ring.claim_to_read(me, false) {

@@ -11,7 +11,7 @@ use super::{Payload, PopError, PushError, Recovered, Ring, RingError};
 use crate::owner::OwnerId;
 use crate::plain::Plain;
 use crate::prim::{InPlace, copy_in, copy_out};
-use crate::trust::{Trusted, Untrusted};
+use crate::trust::{Trust, Trusted, Untrusted};
 use crate::wait::{Liveness, Wait};
 
 /// A process's handle to a queue of `T`: threads share it by reference, processes have one each.
@@ -42,6 +42,15 @@ impl<'m, T: Plain, E: Wait + Liveness> Queue<'m, T, E> {
     /// # Safety
     /// Every process that maps this memory keeps to the protocol while the returned handle, or a clone of it, lives.
     pub unsafe fn trust_peers(self) -> Queue<'m, T, E, Trusted> {
+        // SAFETY: the caller's contract.
+        unsafe { self.with_trust() }
+    }
+
+    /// The handle, lending if `K` is [`Trusted`]; for code that is generic over whom it trusts.
+    ///
+    /// # Safety
+    /// If `K` is `Trusted`: as [`trust_peers`](Self::trust_peers).
+    pub unsafe fn with_trust<K: Trust>(self) -> Queue<'m, T, E, K> {
         Queue { handle: self.handle, items: PhantomData, trust: PhantomData }
     }
 }
@@ -397,10 +406,7 @@ impl<T: Plain, E: Wait + Liveness, K> Deref for Delivery<'_, '_, T, E, K> {
 
 impl<T: Plain, E: Wait + Liveness, K> Drop for Delivery<'_, '_, T, E, K> {
     fn drop(&mut self) {
-        // A fork child's copy is the parent's.
-        if self.queue.handle.env.me().is_some() {
-            self.queue.handle.ring.give_back(self.claimed, &self.queue.handle.env);
-        }
+        self.queue.handle.give_back(self.claimed);
     }
 }
 
@@ -438,12 +444,6 @@ impl<T: Plain, E: Wait + Liveness> DerefMut for Reservation<'_, '_, T, E> {
 
 impl<T: Plain, E: Wait + Liveness> Drop for Reservation<'_, '_, T, E> {
     fn drop(&mut self) {
-        // A fork child's copy is the parent's.
-        if self.queue.handle.env.me().is_some() {
-            self.queue.handle.ring.free(self.claimed);
-            self.queue.handle.wake_producers(1);
-            // Consumers that waited behind this slot have something to look at.
-            self.queue.handle.wake_consumers(1);
-        }
+        self.queue.handle.abandon(self.claimed);
     }
 }
