@@ -16,6 +16,8 @@ pub use crosslane_shm::{Attached, CreateError, Mutex, Name, NameError, OpenError
 #[doc(inline)]
 pub use crosslane_shm::{Messages, Queue, Record, Spsc, Swept};
 #[doc(inline)]
+pub use crosslane_shm::{ObjectId, Slab, Slabs};
+#[doc(inline)]
 pub use crosslane_sync::{LockError, MutexGuard, Repair};
 
 /// Removes the names of segments in `/dev/shm` that nobody has open: see [`crosslane_shm::sweep`](fn@crosslane_shm::sweep).

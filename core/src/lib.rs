@@ -14,7 +14,7 @@
 //!
 //! # Targets
 //!
-//! Modules whose words are 64 bits wide ([`spsc`], [`record`], [`mpmc`]) exist where the target has 64-bit atomics; the lock
+//! Modules whose words are 64 bits wide ([`spsc`], [`record`], [`mpmc`], [`slab`]) exist where the target has 64-bit atomics; the lock
 //! word, owner ids and event words need 32-bit ones only.
 //!
 //! # Model checking
@@ -43,6 +43,8 @@ pub mod plain;
 pub mod prim;
 #[cfg(target_has_atomic = "64")]
 pub mod record;
+#[cfg(target_has_atomic = "64")]
+pub mod slab;
 #[cfg(target_has_atomic = "64")]
 pub mod spsc;
 pub mod trust;

@@ -26,6 +26,8 @@ impl Kind {
     pub const QUEUE: Self = Self(6);
     /// A [`Messages`](crate::Messages).
     pub const MESSAGES: Self = Self(7);
+    /// A [`Slab`](crate::Slab).
+    pub const SLAB: Self = Self(16);
 
     /// A kind of the caller's own; numbers below 0x1_0000 belong to this project.
     #[must_use]
@@ -133,6 +135,7 @@ impl fmt::Display for Kind {
             Self::MUTEX => f.write_str("a mutex"),
             Self::QUEUE => f.write_str("a queue"),
             Self::MESSAGES => f.write_str("a queue of messages"),
+            Self::SLAB => f.write_str("a slab"),
             Self(number) => write!(f, "kind {number:#x}"),
         }
     }

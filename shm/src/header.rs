@@ -343,29 +343,7 @@ impl Header {
     /// # Errors
     /// `WrongKind`, `WrongElement`, `WrongType`, `WrongCapacity`, `WakeMode`: the first that differs.
     pub(crate) fn expect(&self, expected: &Expected) -> Result<(), HeaderError> {
-        let found = &self.content;
-        if found.kind != expected.kind {
-            return Err(HeaderError::WrongKind { found: found.kind, expected: expected.kind });
-        }
-        let element = Element { size: found.elem_size, align: found.elem_align };
-        let wanted = Element { size: expected.elem_size.unwrap_or(found.elem_size), align: expected.elem_align };
-        if element != wanted {
-            return Err(HeaderError::WrongElement { found: element, expected: wanted });
-        }
-        if found.fingerprint != expected.fingerprint {
-            return Err(HeaderError::WrongType { found: found.fingerprint, expected: expected.fingerprint });
-        }
-        if let Some(capacity) = expected.capacity
-            && found.capacity != capacity
-        {
-            return Err(HeaderError::WrongCapacity { found: found.capacity, expected: capacity });
-        }
-        if let Some(wake) = expected.wake
-            && found.wake != wake
-        {
-            return Err(HeaderError::WakeMode { found: Some(found.wake), expected: Some(wake) });
-        }
-        Ok(())
+        expect(&self.content, expected)
     }
 
     /// Checks that the segment belongs to the domain `expected`.
@@ -379,6 +357,35 @@ impl Header {
             Err(HeaderError::WrongDomain { found: self.domain_id, expected })
         }
     }
+}
+
+/// Checks what an object is said to be against what its opener insists on.
+///
+/// # Errors
+/// As [`Header::expect`].
+pub(crate) fn expect(found: &Content, expected: &Expected) -> Result<(), HeaderError> {
+    if found.kind != expected.kind {
+        return Err(HeaderError::WrongKind { found: found.kind, expected: expected.kind });
+    }
+    let element = Element { size: found.elem_size, align: found.elem_align };
+    let wanted = Element { size: expected.elem_size.unwrap_or(found.elem_size), align: expected.elem_align };
+    if element != wanted {
+        return Err(HeaderError::WrongElement { found: element, expected: wanted });
+    }
+    if found.fingerprint != expected.fingerprint {
+        return Err(HeaderError::WrongType { found: found.fingerprint, expected: expected.fingerprint });
+    }
+    if let Some(capacity) = expected.capacity
+        && found.capacity != capacity
+    {
+        return Err(HeaderError::WrongCapacity { found: found.capacity, expected: capacity });
+    }
+    if let Some(wake) = expected.wake
+        && found.wake != wake
+    {
+        return Err(HeaderError::WakeMode { found: Some(found.wake), expected: Some(wake) });
+    }
+    Ok(())
 }
 
 impl RawHeader {
@@ -462,7 +469,7 @@ fn raw(map: &Mapping) -> &RawHeader {
     unsafe { map.start().cast::<RawHeader>().as_ref() }
 }
 
-fn wake_number(mode: WakeMode) -> u64 {
+pub(crate) fn wake_number(mode: WakeMode) -> u64 {
     match mode {
         WakeMode::Fenced => 0,
         WakeMode::Asymmetric => 1,
@@ -470,7 +477,7 @@ fn wake_number(mode: WakeMode) -> u64 {
     }
 }
 
-fn wake_mode(flags: u64) -> Option<WakeMode> {
+pub(crate) fn wake_mode(flags: u64) -> Option<WakeMode> {
     match flags {
         0 => Some(WakeMode::Fenced),
         1 => Some(WakeMode::Asymmetric),

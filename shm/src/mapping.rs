@@ -10,7 +10,9 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::header::HEADER_BYTES;
 use crate::options::MAX_PREFAULT_BYTES;
+use crate::slab::notes::Notes;
 use crate::sys::call::OsError;
+use crate::sys::gate::Gated;
 
 /// Mappings up to this size are always prefaulted: cheaper than the faults of their first use. In bytes.
 const ALWAYS_PREFAULT_BYTES: u64 = 64 << 10;
@@ -22,6 +24,8 @@ const ALWAYS_PREFAULT_BYTES: u64 = 64 << 10;
 pub(crate) struct Mapping {
     raw: MmapRaw,
     read_only: bool,
+    /// If a slab lies here: the objects that this process knows in it.
+    notes: Gated<Notes>,
 }
 
 impl Mapping {
@@ -36,7 +40,7 @@ impl Mapping {
         }
         let raw = if read_only { options.map_raw_read_only(fd.as_raw_fd()) } else { options.map_raw(fd.as_raw_fd()) };
         let raw = raw.map_err(|error| OsError::from_io("mmap", &error))?;
-        Ok(Self { raw, read_only })
+        Ok(Self { raw, read_only, notes: Gated::new(Notes::new()) })
     }
 
     /// The first byte, page-aligned.
@@ -71,6 +75,10 @@ impl Mapping {
 
     pub(crate) fn len_bytes(&self) -> u64 {
         self.raw.len() as u64
+    }
+
+    pub(crate) fn notes(&self) -> &Gated<Notes> {
+        &self.notes
     }
 
     pub(crate) fn is_read_only(&self) -> bool {

@@ -20,6 +20,7 @@ use crate::named::{Attached, Owner};
 use crate::options::Options;
 use crate::place::{self, Init, New, Object, Place};
 use crate::segment::{self, CreateError, OpenError, Segment};
+use crate::slab::{self, Carve, ObjectId, Slab};
 
 /// The largest alignment of a value, in bytes: that of a segment's object.
 const MAX_ALIGN: usize = 128;
@@ -106,6 +107,12 @@ impl<T: Plain> Mutex<T> {
 }
 
 impl<T: Plain, K> Mutex<T, K> {
+    /// Its name in the slab that [`segment`](Self::segment) is; `None` if it has the segment to itself.
+    #[must_use]
+    pub fn object_id(&self) -> Option<ObjectId> {
+        self.place.id()
+    }
+
     /// The segment that the mutex lives in.
     #[must_use]
     pub fn segment(&self) -> &Segment {
@@ -114,6 +121,25 @@ impl<T: Plain, K> Mutex<T, K> {
 }
 
 impl<T: Plain, K: Trust> Mutex<T, K> {
+    /// Creates an unlocked mutex that holds `value` in `slab`, a [`Slab`] or [`Slabs`](crate::Slabs): without a segment, an fd or a page of its own.
+    ///
+    /// # Errors
+    /// [`CreateError::Slab`], [`CreateError::Alignment`], and for `Slabs` as [`anonymous`](Mutex::anonymous).
+    ///
+    /// # Crash
+    /// A process killed inside leaves the slab as it was, bytes that nobody uses, or the mutex.
+    pub fn in_slab(slab: &impl Carve<Trust = K>, value: T) -> Result<Self, CreateError> {
+        new(value)?.in_slab(slab)
+    }
+
+    /// Opens the mutex `id` of `slab`.
+    ///
+    /// # Errors
+    /// [`OpenError::Slab`], [`OpenError::Header`] if the object is another one.
+    pub fn from_slab(slab: &Slab<K>, id: ObjectId) -> Result<Self, OpenError> {
+        slab::open(slab, id)
+    }
+
     /// In a `fork()` child: this mutex with a membership of the child's own. Elsewhere another handle.
     ///
     /// # Errors
@@ -144,6 +170,8 @@ impl<T: Plain, K> fmt::Debug for Mutex<T, K> {
 
 impl<T: Plain, K: Trust> Object for Mutex<T, K> {
     type Trust = K;
+    // A cache line, which the mutex shares with nobody.
+    const ALIGN: u32 = if align_of::<T>() > 64 { 128 } else { 64 };
 
     fn expected(_: &Options) -> Expected {
         Expected { kind: Kind::MUTEX, capacity: Some(1), ..Expected::value::<T>() }
@@ -157,7 +185,7 @@ impl<T: Plain, K: Trust> Object for Mutex<T, K> {
             return Err(HeaderError::TooSmall { found: found as u64, expected: expected as u64 }.into());
         }
         // SAFETY:
-        // - the object is 128-aligned, long enough, mapped for writing and for as long as `env` or `place` lives;
+        // - the object is aligned to `ALIGN`, long enough, mapped for writing and for as long as `env` or `place` lives;
         // - the header says that it is such a cell, and no reference to its inside is made elsewhere in this crate;
         // - `Env::is_dead` says true of proven deaths only.
         let lock = unsafe { crosslane_sync::Mutex::new(memory.cast(), env) };

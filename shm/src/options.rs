@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crosslane_core::WakeMode;
 
+use crate::slab::{DEFAULT_SLAB_BYTES, SLAB_BYTES};
+
 /// Mappings longer than this are not prefaulted as a whole, in bytes.
 pub const MAX_PREFAULT_BYTES: u64 = 256 << 20;
 
@@ -26,6 +28,7 @@ pub struct Options {
     pub(crate) open_timeout: Duration,
     pub(crate) wake: Option<WakeMode>,
     pub(crate) max_deliveries: u32,
+    pub(crate) slab_bytes: u32,
 }
 
 impl Default for Options {
@@ -36,7 +39,7 @@ impl Default for Options {
 
 impl Options {
     /// Directory `/dev/shm`, mode 0600, no prefault, read and write, no cap, an open timeout of 1 s, the wake mode that
-    /// the object likes best, 3 deliveries.
+    /// the object likes best, 3 deliveries, slabs of 64 KiB.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -48,6 +51,7 @@ impl Options {
             open_timeout: Duration::from_secs(1),
             wake: None,
             max_deliveries: 3,
+            slab_bytes: DEFAULT_SLAB_BYTES,
         }
     }
 
@@ -98,6 +102,14 @@ impl Options {
     #[must_use]
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.open_timeout = timeout;
+        self
+    }
+
+    /// Length of a new [`Slab`](crate::Slab)'s segment, in bytes: header, directory and room for objects. Taken to the
+    /// nearest in [`SLAB_BYTES`], a whole number of pages.
+    #[must_use]
+    pub fn slab_bytes(mut self, bytes: u32) -> Self {
+        self.slab_bytes = bytes.clamp(*SLAB_BYTES.start(), *SLAB_BYTES.end()).next_multiple_of(4096);
         self
     }
 

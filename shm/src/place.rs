@@ -19,15 +19,23 @@ use crosslane_sync::membarrier;
 use crate::content::{Content, Expected};
 use crate::domain::Domain;
 use crate::env::Env;
+use crate::header::Header;
 use crate::name::Name;
 use crate::named::{Attached, Owner};
 use crate::options::Options;
 use crate::segment::{CreateError, OpenError, Segment};
+use crate::slab::notes::Find;
+use crate::slab::{CarveError, Carver, Image, LookError, ObjectId};
 use crate::sys::call::OsError;
 
 /// The memory of one object, mapped for as long as this lives, or an [`Env`] of it.
 pub(crate) struct Place<K> {
     segment: Segment,
+    /// Where the object starts, in bytes from the segment's start.
+    offset: u64,
+    content: Content,
+    /// Its name in the slab that the segment is, if it has no segment to itself.
+    id: Option<ObjectId>,
     trust: PhantomData<fn() -> K>,
 }
 
@@ -35,6 +43,9 @@ pub(crate) struct Place<K> {
 pub(crate) trait Object: Sized {
     /// Whether the handle lends references.
     type Trust: Trust;
+    /// In a slab the object starts at a multiple of so many bytes, a power of two in 8..=128; with a segment to itself, of
+    /// 128. The kinds that let several processes write often have lines of their own.
+    const ALIGN: u32 = 128;
 
     /// What must stand in the header.
     fn expected(options: &Options) -> Expected;
@@ -73,6 +84,11 @@ impl<F: Init> New<F> {
         let segment = Segment::anonymous_with(self.content, options, &Domain::family()?, self.init)?;
         O::attach(Place::whole(segment)).map_err(own)
     }
+
+    /// Makes it in a slab.
+    pub(crate) fn in_slab<O: Object>(self, slab: &impl Carver<Trust = O::Trust>) -> Result<O, CreateError> {
+        O::attach(slab.carve(&Image::new(self)?, O::ALIGN)?).map_err(own)
+    }
 }
 
 /// Opens the object that has the segment `name` to itself.
@@ -89,17 +105,43 @@ pub(crate) fn from_fd<O: Object<Trust = Trusted>>(fd: OwnedFd, options: &Options
 impl<K> Place<K> {
     /// All of a segment's object. `Trusted` is for the segments that only the family gets.
     fn whole(segment: Segment) -> Self {
-        Self { segment, trust: PhantomData }
+        let &Header { object_offset: offset, content, .. } = segment.header();
+        Self { segment, offset, content, id: None, trust: PhantomData }
+    }
+
+    /// The object `id` of the slab that has this place, at `offset` from the segment's start; `None` if it does not lie in
+    /// the segment, or this process knows another object there. Trusted as the slab is.
+    pub(crate) fn piece(&self, id: ObjectId, offset: u64, content: Content, find: Find) -> Option<Self> {
+        let is_inside = self.segment.at(offset, content.len_bytes).is_some();
+        (is_inside && self.segment.note(offset, &content, find)).then(|| Self {
+            segment: self.segment.clone(),
+            offset,
+            content,
+            id: Some(id),
+            trust: PhantomData,
+        })
     }
 
     /// What the object is, as its creator said and its opener has checked.
     pub(crate) fn content(&self) -> &Content {
-        &self.segment.header().content
+        &self.content
     }
 
-    /// Start and length (bytes) of the object; aligned to 128 bytes.
+    /// Start and length (bytes) of the object; aligned to [`Object::ALIGN`].
     pub(crate) fn memory(&self) -> (NonNull<u8>, usize) {
-        self.segment.object()
+        // Both were checked when this value was made; an empty range is the answer that can do no harm.
+        let start = self.segment.at(self.offset, self.content.len_bytes);
+        start.map_or((NonNull::dangling(), 0), |start| (start, usize::try_from(self.content.len_bytes).unwrap_or(0)))
+    }
+
+    /// In bytes from the segment's start.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The object's name in its slab; `None` if it has a segment to itself.
+    pub(crate) fn id(&self) -> Option<ObjectId> {
+        self.id
     }
 
     /// Surroundings for a handle. An object has calls that write, so a segment that is open for reading only is refused.
@@ -114,7 +156,7 @@ impl<K> Place<K> {
 
     /// In a `fork()` child: this place with a membership of the child's own. Elsewhere a clone.
     pub(crate) fn rejoin(&self) -> Result<Self, OpenError> {
-        Ok(Self { segment: self.segment.rejoin()?, trust: PhantomData })
+        Ok(Self { segment: self.segment.rejoin()?, ..self.clone() })
     }
 
     /// The same place, for handles that lend what lies there.
@@ -122,13 +164,20 @@ impl<K> Place<K> {
     /// # Safety
     /// Every process that can write the memory, for as long as a handle to it lives, keeps to the object's protocol.
     pub(crate) unsafe fn trust_peers(self) -> Place<Trusted> {
-        Place { segment: self.segment, trust: PhantomData }
+        let Self { segment, offset, content, id, .. } = self;
+        Place { segment, offset, content, id, trust: PhantomData }
+    }
+}
+
+impl<K> Clone for Place<K> {
+    fn clone(&self) -> Self {
+        Self { segment: self.segment.clone(), ..*self }
     }
 }
 
 impl<K> fmt::Debug for Place<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("segment", &self.segment).finish()
+        f.debug_struct("Place").field("segment", &self.segment).field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -145,6 +194,7 @@ fn own(error: OpenError) -> CreateError {
         OpenError::Spsc(error) => CreateError::Spsc(error),
         OpenError::Record(error) => CreateError::Record(error),
         OpenError::Queue(error) => CreateError::Queue(error),
+        OpenError::Slab(LookError::Corrupt) => CreateError::Slab(CarveError::Corrupt),
         OpenError::Domain(error) => CreateError::Domain(error),
         OpenError::Os(error) => CreateError::Os(error),
         _ => CreateError::Os(OsError { call: "mmap", errno: libc::EFAULT }),

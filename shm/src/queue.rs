@@ -19,6 +19,7 @@ use crate::named::{Attached, Owner};
 use crate::options::Options;
 use crate::place::{self, Init, New, Object, Place};
 use crate::segment::{CreateError, OpenError, Segment};
+use crate::slab::{self, Carve, ObjectId, Slab};
 
 /// An item that was taken and not yet acknowledged.
 pub type Delivery<'a, T, K = Untrusted> = mpmc::Delivery<'a, 'static, T, Env, K>;
@@ -115,6 +116,32 @@ impl<T: Plain> Queue<T> {
 }
 
 impl<T: Plain, K: Trust> Queue<T, K> {
+    /// Creates an empty queue in `slab`, a [`Slab`] or [`Slabs`](crate::Slabs): without a segment, an fd or a page of its own. Of the
+    /// options the wake mode and the deliveries count.
+    ///
+    /// # Errors
+    /// [`CreateError::Slab`], [`CreateError::Queue`], and for `Slabs` as [`anonymous`](Queue::anonymous).
+    ///
+    /// # Crash
+    /// A process killed inside leaves the slab as it was, bytes that nobody uses, or the queue.
+    pub fn in_slab(slab: &impl Carve<Trust = K>, capacity_slots: u32, options: &Options) -> Result<Self, CreateError> {
+        new::<T>(capacity_slots, options)?.in_slab(slab)
+    }
+
+    /// Opens the queue `id` of `slab`.
+    ///
+    /// # Errors
+    /// [`OpenError::Slab`], [`OpenError::Header`] if the object is another one, [`OpenError::Queue`].
+    pub fn from_slab(slab: &Slab<K>, id: ObjectId) -> Result<Self, OpenError> {
+        slab::open(slab, id)
+    }
+
+    /// Its name in the slab that [`segment`](Self::segment) is; `None` if it has the segment to itself.
+    #[must_use]
+    pub fn object_id(&self) -> Option<ObjectId> {
+        self.place.id()
+    }
+
     /// The segment that the queue lives in.
     #[must_use]
     pub fn segment(&self) -> &Segment {

@@ -18,6 +18,7 @@ use crate::named::{Attached, Owner};
 use crate::options::Options;
 use crate::place::{self, Init, New, Object, Place};
 use crate::segment::{CreateError, OpenError, Segment};
+use crate::slab::{self, Carve, ObjectId, Slab};
 
 /// The writer's end; keeps the segment mapped.
 pub type Writer<K = Untrusted> = record::Writer<'static, Env, K>;
@@ -86,6 +87,28 @@ impl Record {
     }
 }
 
+impl<K: Trust> Record<K> {
+    /// Creates an empty ring in `slab`, a [`Slab`] or [`Slabs`](crate::Slabs): without a segment, an fd or a page of its own. Of the
+    /// options only the wake mode counts.
+    ///
+    /// # Errors
+    /// [`CreateError::Slab`], [`CreateError::Record`], and for `Slabs` as [`anonymous`](Record::anonymous).
+    ///
+    /// # Crash
+    /// A process killed inside leaves the slab as it was, bytes that nobody uses, or the ring.
+    pub fn in_slab(slab: &impl Carve<Trust = K>, capacity_bytes: u32, options: &Options) -> Result<Self, CreateError> {
+        new(capacity_bytes, options)?.in_slab(slab)
+    }
+
+    /// Opens the ring `id` of `slab`.
+    ///
+    /// # Errors
+    /// [`OpenError::Slab`], [`OpenError::Header`] if the object is another one, [`OpenError::Record`].
+    pub fn from_slab(slab: &Slab<K>, id: ObjectId) -> Result<Self, OpenError> {
+        slab::open(slab, id)
+    }
+}
+
 impl<K> Record<K> {
     /// The ring; callers give it handles that hold an [`Env`], or use it while `self` lives.
     fn ring(&self) -> Result<Ring<'static>, record::RingError> {
@@ -130,6 +153,12 @@ impl<K> Record<K> {
     #[must_use]
     pub fn reader_end(&self) -> End {
         self.ring().map_or(End::Corrupt, |ring| ring.reader_end())
+    }
+
+    /// Its name in the slab that [`segment`](Self::segment) is; `None` if it has the segment to itself.
+    #[must_use]
+    pub fn object_id(&self) -> Option<ObjectId> {
+        self.place.id()
     }
 
     /// The segment that the ring lives in.

@@ -19,6 +19,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crosslane_core::prim::{WORD_BYTES, copy_in, copy_out};
+use crosslane_core::slab::{CarveError, LookError};
 use crosslane_core::{mpmc, record, spsc};
 
 use crate::content::{Content, Kind};
@@ -29,6 +30,7 @@ use crate::lease::Lease;
 use crate::mapping::Mapping;
 use crate::memory::{self, Shortage};
 use crate::options::Options;
+use crate::slab::notes::Find;
 use crate::sys::call::OsError;
 use crate::sys::{file, gate};
 
@@ -98,6 +100,9 @@ pub enum CreateError {
     Record(record::RingError),
     /// Capacity, element type or deliveries do not make a queue.
     Queue(mpmc::RingError),
+    /// The slab has no room for the object, or its words are corrupt. The one slab that was named, or an empty one of
+    /// [`Slabs`](crate::Slabs), which then is too small: the object needs a segment of its own.
+    Slab(CarveError),
     /// The value's alignment is above 128 bytes.
     Alignment {
         /// The alignment, in bytes.
@@ -134,6 +139,8 @@ pub enum OpenError {
     Record(record::RingError),
     /// The segment's capacity, element and length do not make a queue.
     Queue(mpmc::RingError),
+    /// The slab has no such object, or its entry is corrupt.
+    Slab(LookError),
     /// The lease domain could not be joined.
     Domain(DomainError),
     /// Another system call failed.
@@ -186,6 +193,17 @@ impl Segment {
         // Both were checked against the mapping's length at open; an empty range is the answer that can do no harm.
         let start = self.map.at(offset, len_bytes);
         start.map_or((NonNull::dangling(), 0), |start| (start, usize::try_from(len_bytes).unwrap_or(0)))
+    }
+
+    /// The byte at `offset` from the segment's start; `None` if `len_bytes` from there are not inside.
+    pub(crate) fn at(&self, offset: u64, len_bytes: u64) -> Option<NonNull<u8>> {
+        self.map.at(offset, len_bytes)
+    }
+
+    /// Notes an object of a slab at `offset` from the segment's start; `false` if that cannot be, by what this process knows.
+    pub(crate) fn note(&self, offset: u64, content: &Content, find: Find) -> bool {
+        let mut gate = gate::enter();
+        self.map.notes().get(&mut gate).note(offset, content, find)
     }
 
     /// Surroundings for handles into this segment; `None` if it was opened for reading only.
@@ -391,6 +409,18 @@ impl From<mpmc::RingError> for OpenError {
     }
 }
 
+impl From<CarveError> for CreateError {
+    fn from(error: CarveError) -> Self {
+        Self::Slab(error)
+    }
+}
+
+impl From<LookError> for OpenError {
+    fn from(error: LookError) -> Self {
+        Self::Slab(error)
+    }
+}
+
 impl fmt::Display for CreateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -410,6 +440,7 @@ impl fmt::Display for CreateError {
             Self::Spsc(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),
             Self::Queue(error) => error.fmt(f),
+            Self::Slab(error) => error.fmt(f),
             Self::Alignment { align } => write!(f, "a value aligned to {align} bytes: at most 128 is possible"),
             Self::Domain(error) => error.fmt(f),
         }
@@ -427,6 +458,7 @@ impl fmt::Display for OpenError {
             Self::Spsc(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),
             Self::Queue(error) => error.fmt(f),
+            Self::Slab(error) => error.fmt(f),
             Self::Domain(error) => error.fmt(f),
             Self::PermissionDenied(error) | Self::Os(error) => error.fmt(f),
         }

@@ -19,6 +19,7 @@ use crate::named::{Attached, Owner};
 use crate::options::Options;
 use crate::place::{self, Init, New, Object, Place};
 use crate::segment::{CreateError, OpenError, Segment};
+use crate::slab::{self, Carve, ObjectId, Slab};
 
 /// The producer's end; keeps the segment mapped.
 pub type Producer<T, K = Untrusted> = spsc::Producer<'static, T, Env, K>;
@@ -100,6 +101,28 @@ impl<T: Plain> Spsc<T> {
     }
 }
 
+impl<T: Plain, K: Trust> Spsc<T, K> {
+    /// Creates an empty ring in `slab`, a [`Slab`] or [`Slabs`](crate::Slabs): without a segment, an fd or a page of its own. Of the
+    /// options only the wake mode counts.
+    ///
+    /// # Errors
+    /// [`CreateError::Slab`], [`CreateError::Spsc`], and for `Slabs` as [`anonymous`](Spsc::anonymous).
+    ///
+    /// # Crash
+    /// A process killed inside leaves the slab as it was, bytes that nobody uses, or the ring.
+    pub fn in_slab(slab: &impl Carve<Trust = K>, capacity_slots: u32, options: &Options) -> Result<Self, CreateError> {
+        new::<T>(capacity_slots, options)?.in_slab(slab)
+    }
+
+    /// Opens the ring `id` of `slab`.
+    ///
+    /// # Errors
+    /// [`OpenError::Slab`], [`OpenError::Header`] if the object is another one, [`OpenError::Spsc`].
+    pub fn from_slab(slab: &Slab<K>, id: ObjectId) -> Result<Self, OpenError> {
+        slab::open(slab, id)
+    }
+}
+
 impl<T: Plain, K> Spsc<T, K> {
     /// The ring; callers give it handles that hold an [`Env`], or use it while `self` lives.
     fn ring(&self) -> Result<Ring<'static, T>, spsc::RingError> {
@@ -144,6 +167,12 @@ impl<T: Plain, K> Spsc<T, K> {
     #[must_use]
     pub fn consumer_end(&self) -> End {
         self.ring().map_or(End::Corrupt, |ring| ring.consumer_end())
+    }
+
+    /// Its name in the slab that [`segment`](Self::segment) is; `None` if it has the segment to itself.
+    #[must_use]
+    pub fn object_id(&self) -> Option<ObjectId> {
+        self.place.id()
     }
 
     /// The segment that the ring lives in.

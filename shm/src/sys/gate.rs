@@ -113,7 +113,7 @@ impl<T> Gated<T> {
     }
 
     /// The value, for as long as nobody asks for another.
-    pub(crate) fn get<'g>(&'static self, _gate: &'g mut Entered) -> &'g mut T {
+    pub(crate) fn get<'g>(&'g self, _gate: &'g mut Entered) -> &'g mut T {
         // SAFETY:
         // - the thread that holds the one `Entered` is alone inside the gate;
         // - the returned borrow holds that `Entered` mutably, so no second borrow is live.
