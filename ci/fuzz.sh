@@ -83,5 +83,24 @@ for row in "${targets[@]}"; do
         echo "found the planted bug of $name in $((SECONDS - began)) s: $(grep -m 1 -E 'panicked|ERROR: AddressSanitizer' <<<"$report" | cut -c 1-110)"
     fi
 done
+
+# A crate outside the workspace fuzzes a message type of its own through a ring: nothing is found, then its planted bug is.
+downstream() {
+    local name=messages
+    cp fuzz/Cargo.lock tests/downstream/messages/Cargo.lock
+    (cd tests/downstream/messages/fuzz &&
+        cargo +nightly fuzz build --target-dir "$target/fuzz" ${1:+--features planted} 2>&1 | tail -n 1)
+    binaries=$(dirname "$(find "$target/fuzz" -path "*/release/$name" -type f | head -n 1)")
+    fuzz "$name" 5 "$work/downstream$1" tests/downstream/messages/fuzz/corpus/messages
+}
+if ! report=$(downstream ""); then
+    tail -n 60 <<<"$report"
+    failed=1
+elif report=$(downstream planted) || ! grep -q panicked <<<"$report"; then
+    echo "fault: the planted bug of tests/downstream/messages was not found in 5 s"
+    failed=1
+else
+    echo "a crate of its own: found its planted bug: $(grep -m 1 panicked <<<"$report" | cut -c 1-110)"
+fi
 echo "$total inputs, ${#targets[@]} targets"
 exit "$failed"
