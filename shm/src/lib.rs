@@ -5,13 +5,31 @@
 //! [`crosslane_core`] memory that several processes map, and a [`Liveness`](crosslane_core::Liveness) that rests on the
 //! kernel alone.
 //!
-//! - [`Segment`]: memory with a checked header. [Anonymous](Segment::anonymous) ones travel by file descriptor and cannot
-//!   leak; [named](Segment::create) ones are met by unrelated programs, and [`sweep()`] removes what the dead left.
-//! - [`Domain`]: who takes part, and who is proven dead. Any process may be killed at any instruction; nothing is ever
-//!   decided by a timeout.
-//! - [`Spsc`], [`Record`], [`Queue`], [`Messages`], [`Mutex`]: the rings, queues and the lock of the floors below, each in a
-//!   segment of its own.
-//! - [`Env`]: a segment's surroundings for handles of `crosslane-core` and `crosslane-sync`.
+//! ```text
+//!    process A                 segment (a memfd, or a file in /dev/shm)                process B
+//!   +-----------+     +--------+---------------------+----------------+     +-----------+
+//!   | Owner<..> | --> | Header | participants: leases | object         | <-- | Attached  |
+//!   +-----------+     +--------+---------------------+----------------+     +-----------+
+//!     the name's        what       Domain: who takes   Spsc, Record, Queue,    by name, or
+//!     life is its       it is      part, who is dead   Mutex, Slab, bytes      by fd (AsFd, from_fd)
+//! ```
+//!
+//! # Which type do I want
+//!
+//! | to | take |
+//! |---|---|
+//! | stream items of one type from one process to one other | [`Spsc`] |
+//! | stream byte records of any length from one to one other | [`Record`] |
+//! | give work from many to many, each item to one, redelivered if its taker dies | [`Queue`], for bytes [`Messages`] |
+//! | share a value behind a lock that tells of a dead owner | [`Mutex`] |
+//! | put many small objects into one segment, without a file descriptor each | [`Slab`], [`Slabs`] |
+//! | share memory of a layout of one's own | [`Segment`] |
+//! | know who takes part, and who is proven dead | [`Domain`] |
+//! | give handles of `crosslane-core` and `crosslane-sync` surroundings of one's own making | [`Env`] |
+//! | remove what dead programs left in `/dev/shm` | [`sweep()`] |
+//!
+//! [Anonymous](Segment::anonymous) segments travel by file descriptor and cannot leak; [named](Segment::create) ones are
+//! met by unrelated programs. Any process may be killed at any instruction; nothing is ever decided by a timeout.
 //!
 //! # Trust
 //! Whatever peers write, memory safety holds: each value is taken once and checked. A peer that may open a named segment

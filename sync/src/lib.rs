@@ -5,12 +5,23 @@
 //! memory that several processes map (by `crosslane-shm`, or by you), and a [`Liveness`](crosslane_core::Liveness) that
 //! knows who is dead.
 //!
-//! - [`Mutex`] over a [`MutexCell`]: a value behind a lock. Its guards say [`LockError::OwnerDied`] when the last owner
-//!   was killed while it held the lock.
-//! - [`Deadline`]: a point on the monotonic clock; the wall clock is never read.
-//! - [`waiter`]: [`FutexWait`] and the free functions for an own [`Wait`](crosslane_core::Wait).
-//! - [`futex`], [`membarrier`], [`spin`]: the three means of waiting, each in one file.
-//! - [`RawLock`]: what a lock must do to stand behind a [`Mutex`]; [`LeaseLock`] is ours.
+//! ```text
+//!   shared memory                     this process
+//!   +------------------+             +----------------------------------------+
+//!   | MutexCell<T>     |             | Mutex<T, R> -- lock() --> MutexGuard    |
+//!   |   lock word      | <---------- |    R: RawLock = LeaseLock<E>            |
+//!   |   value          |             |       E: Wait (futex) + Liveness (lease)|
+//!   +------------------+             +----------------------------------------+
+//! ```
+//!
+//! # Which type do I want
+//!
+//! | to | take |
+//! |---|---|
+//! | a value behind a lock that tells of a dead owner | [`Mutex`] over a [`MutexCell`] (in a segment: `crosslane_shm::Mutex`) |
+//! | a lock of one's own behind the same guards | [`RawLock`]; [`LeaseLock`] is ours |
+//! | a point in time that no change of the wall clock moves | [`Deadline`] |
+//! | to sleep and wake for a ring of `crosslane-core` | [`FutexWait`], or the parts: [`waiter`], [`futex`], [`membarrier`], [`spin`] |
 //!
 //! Linux only. Every wait is on shared (never process-private) futexes and in bounded slices, so that no waiter depends
 //! on a waker that may have been killed.
