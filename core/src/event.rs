@@ -151,6 +151,19 @@ impl EventWord {
     }
 }
 
+impl EventWord {
+    /// Sleeps at most a short slice (1 ms) and until the word is bumped, without announcing it: for who may not write the
+    /// word, and so is woken only by luck.
+    pub fn doze<W: Wait>(&self, deadline: W::Deadline, wait: &W) -> Slept {
+        // ORDERING: Relaxed. Decides only how long to sleep.
+        let word = self.0.load(Ordering::Relaxed);
+        match wait.park(&self.0, word, Slice::Short, deadline) {
+            Parked::Again => Slept::Again,
+            Parked::Expired => Slept::Expired,
+        }
+    }
+}
+
 /// The waker's fence between "published" and "does anybody sleep". Who wakes often settles it once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Light {

@@ -75,8 +75,12 @@ extern crate std;
 #[cfg(all(crosslane_loom, not(feature = "loom")))]
 compile_error!("--cfg crosslane_loom needs feature `loom` of crosslane-core");
 
+#[cfg(target_has_atomic = "64")]
+pub mod array;
 pub mod end;
 pub mod event;
+#[cfg(target_has_atomic = "64")]
+pub mod latest;
 #[cfg(crosslane_loom)]
 pub mod model;
 #[cfg(target_has_atomic = "64")]

@@ -13,6 +13,11 @@ mod real;
 #[cfg(not(crosslane_loom))]
 use real as face;
 
+#[cfg(all(target_arch = "x86_64", not(crosslane_loom), not(crosslane_tsan), not(miri)))]
+mod bulk;
+#[cfg(target_has_atomic = "64")]
+mod units;
+
 #[cfg(crosslane_loom)]
 pub(crate) mod modelled;
 #[cfg(crosslane_loom)]
@@ -21,10 +26,16 @@ use modelled as face;
 pub use core::sync::atomic::Ordering;
 #[cfg(target_has_atomic = "64")]
 pub(crate) use face::prefetch;
+#[cfg(target_has_atomic = "64")]
+pub(crate) use face::{AtomicU8, AtomicU16, race_in, race_out};
 pub use face::{AtomicU32, fence};
 #[cfg(target_has_atomic = "64")]
 pub use face::{AtomicU64, InPlace, Word, copy_in, copy_out};
 pub(crate) use face::{compiler_fence, pause};
+#[cfg(target_has_atomic = "64")]
+pub use units::Atom;
+#[cfg(target_has_atomic = "64")]
+pub(crate) use units::{unit_bytes, unit_stride, units_in, units_out};
 
 /// Bytes of payload that one [`Word`] carries.
 #[cfg(target_has_atomic = "64")]

@@ -132,6 +132,12 @@ macro_rules! atomic {
                 if point() { self.0.fetch_and(value, mutated(Location::caller(), order)) } else { 0 }
             }
 
+            /// Xors and returns what was there.
+            #[track_caller]
+            pub fn fetch_xor(&self, value: $int, order: Ordering) -> $int {
+                if point() { self.0.fetch_xor(value, mutated(Location::caller(), order)) } else { 0 }
+            }
+
             /// The value as the kernel sees it when it compares and sleeps: no schedule point, no ordering.
             #[track_caller]
             pub fn peek(&self) -> $int {
@@ -141,6 +147,8 @@ macro_rules! atomic {
     };
 }
 
+atomic!(AtomicU8, u8);
+atomic!(AtomicU16, u16);
 atomic!(AtomicU32, u32);
 atomic!(AtomicU64, u64);
 
@@ -241,6 +249,48 @@ pub unsafe fn copy_out(dst: *mut u8, src: NonNull<Word>, len: usize) {
         // SAFETY: as above.
         let word = unsafe { word.as_ref() };
         let bytes = word.read_payload().to_ne_bytes();
+        let n = WORD_BYTES.min(len - WORD_BYTES * i);
+        // SAFETY: inside the private bytes that the caller vouches for.
+        let to = unsafe { dst.add(WORD_BYTES * i) };
+        // SAFETY: at most eight private bytes from eight private bytes.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, n) };
+    }
+}
+
+/// As [`copy_in`], where the protocol lets a reader and a writer meet in the payload and then throws away what was read:
+/// relaxed atomics, whose stale and mixed values the model explores.
+///
+/// # Safety
+/// As [`copy_in`]'s.
+#[track_caller]
+pub(crate) unsafe fn race_in(dst: NonNull<Word>, src: *const u8, len: usize) {
+    for i in 0..len.div_ceil(WORD_BYTES) {
+        let mut bytes = [0; WORD_BYTES];
+        let n = WORD_BYTES.min(len - WORD_BYTES * i);
+        // SAFETY: inside the private bytes that the caller vouches for.
+        let from = unsafe { src.add(WORD_BYTES * i) };
+        // SAFETY: at most eight private bytes into eight private bytes.
+        unsafe { core::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), n) };
+        // SAFETY: word `i` is inside the shared words.
+        let word = unsafe { dst.add(i) };
+        // SAFETY: as above.
+        let word = unsafe { word.as_ref() };
+        word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+    }
+}
+
+/// As [`copy_out`], where the protocol lets a reader and a writer meet in the payload.
+///
+/// # Safety
+/// As [`copy_out`]'s.
+#[track_caller]
+pub(crate) unsafe fn race_out(dst: *mut u8, src: NonNull<Word>, len: usize) {
+    for i in 0..len.div_ceil(WORD_BYTES) {
+        // SAFETY: word `i` is inside the shared words.
+        let word = unsafe { src.add(i) };
+        // SAFETY: as above.
+        let word = unsafe { word.as_ref() };
+        let bytes = word.load(Ordering::Relaxed).to_ne_bytes();
         let n = WORD_BYTES.min(len - WORD_BYTES * i);
         // SAFETY: inside the private bytes that the caller vouches for.
         let to = unsafe { dst.add(WORD_BYTES * i) };

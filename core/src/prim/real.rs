@@ -6,9 +6,15 @@ pub use core::sync::atomic::{AtomicU32, fence};
 #[cfg(target_has_atomic = "64")]
 pub use core::sync::atomic::AtomicU64;
 #[cfg(target_has_atomic = "64")]
+pub(crate) use core::sync::atomic::{AtomicU8, AtomicU16};
+#[cfg(target_has_atomic = "64")]
 pub(crate) use words::prefetch;
 #[cfg(target_has_atomic = "64")]
 pub use words::{InPlace, Word, copy_in, copy_out};
+/// As `copy_in` and `copy_out`, where the protocol lets a reader and a writer meet in the payload and then throws away what
+/// was read.
+#[cfg(target_has_atomic = "64")]
+pub(crate) use words::{copy_in as race_in, copy_out as race_out};
 
 /// One pause of a spin loop.
 #[inline]
@@ -30,6 +36,9 @@ mod words {
     /// Below it the compiler unrolls the word copy; above it 16-byte moves halve the instructions.
     #[cfg(all(target_arch = "x86_64", not(crosslane_tsan), not(miri)))]
     const OPAQUE_BYTES: usize = 128;
+    /// Payload above this size is worth a call, for 32-byte moves.
+    #[cfg(all(target_arch = "x86_64", not(crosslane_tsan), not(miri)))]
+    const BULK_BYTES: usize = 1024;
 
     /// Eight bytes of ring memory: a sequence or length word, or a piece of payload.
     #[derive(Debug)]
@@ -193,6 +202,10 @@ mod words {
     #[cfg(all(target_arch = "x86_64", not(crosslane_tsan), not(miri)))]
     #[inline(always)]
     unsafe fn opaque_copy(dst: *mut u8, src: *const u8, len: usize) {
+        if len > BULK_BYTES {
+            // SAFETY: the caller's contract.
+            return unsafe { super::super::bulk::copy(dst, src, len) };
+        }
         // SAFETY: reads and writes `len` bytes in steps of 64 and then of 8, as the caller allows; clobbers only the
         // registers named.
         unsafe {
