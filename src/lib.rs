@@ -6,17 +6,23 @@ pub use {crosslane_core, crosslane_shm, crosslane_sync};
 #[doc(inline)]
 pub use crosslane_core::plain::Plain;
 #[doc(inline)]
+pub use crosslane_core::share::Share;
+#[doc(inline)]
 pub use crosslane_core::{OwnerId, Trusted, Untrusted, WakeMode};
 /// Implements [`Plain`] for a `#[repr(C)]` struct without padding whose fields are all `Plain`.
 ///
 /// See the documentation of `crosslane-derive` for what is checked.
 pub use crosslane_derive::PlainInFacade as Plain;
+/// Implements [`Share`] for a `#[repr(C)]` struct without padding whose fields are all `Share`.
+///
+/// See the documentation of `crosslane-derive` for what is checked.
+pub use crosslane_derive::ShareInFacade as Share;
 #[doc(inline)]
 pub use crosslane_shm::{Attached, CreateError, Mutex, Name, NameError, OpenError, Options, Owner, Segment};
 #[doc(inline)]
 pub use crosslane_shm::{Messages, Queue, Record, Spsc, Swept};
 #[doc(inline)]
-pub use crosslane_shm::{ObjectId, Slab, Slabs};
+pub use crosslane_shm::{ObjectId, Shared, Slab, Slabs};
 #[doc(inline)]
 pub use crosslane_sync::{LockError, MutexGuard, Repair};
 

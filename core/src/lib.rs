@@ -91,6 +91,7 @@ pub mod plain;
 pub mod prim;
 #[cfg(target_has_atomic = "64")]
 pub mod record;
+pub mod share;
 #[cfg(target_has_atomic = "64")]
 pub mod slab;
 #[cfg(target_has_atomic = "64")]
@@ -99,8 +100,9 @@ pub mod trust;
 pub mod wait;
 
 #[cfg(feature = "derive")]
-pub use crosslane_derive::Plain;
+pub use crosslane_derive::{Plain, Share};
 pub use owner::OwnerId;
 pub use plain::Plain;
+pub use share::Share;
 pub use trust::{Trust, Trusted, Untrusted};
 pub use wait::{Liveness, Parked, Slice, Wait, WakeMode};

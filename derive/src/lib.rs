@@ -1,10 +1,11 @@
-//! `#[derive(Plain)]`: proves that a struct may lie in shared memory, and fingerprints its layout.
+//! `#[derive(Plain)]` and `#[derive(Share)]`: prove that a struct may lie in shared memory, to be copied (`Plain`) or
+//! borrowed as it is (`Share`, whose fields are atomics), and fingerprint its layout.
 //!
-//! Reached as `crosslane_core::Plain` with feature `derive` of `crosslane-core`.
+//! Reached as `crosslane_core::Plain` and `crosslane_core::Share` with feature `derive` of `crosslane-core`.
 //!
 //! # What is checked
 //! - the struct is `#[repr(C)]`, or `#[repr(transparent)]` around one field: the order of its fields is the written one;
-//! - every field is `Plain`;
+//! - every field is `Plain`, or `Share`;
 //! - there is no padding before, between or after the fields. The error names the field next to the gap; fill it with a
 //!   field of your own (`_pad: [u8; 4]`), whose bytes then have a value like any other;
 //! - no generics: whether `(u8, T)` has padding depends on `T`, and only a concrete struct can be checked where it stands.
@@ -59,7 +60,19 @@ use proc_macro::TokenStream;
 #[proc_macro_derive(Plain, attributes(plain))]
 pub fn derive_plain(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);
-    plain::expand(&input, syn::parse_quote!(::crosslane_core)).unwrap_or_else(syn::Error::into_compile_error).into()
+    let core = syn::parse_quote!(::crosslane_core);
+    plain::expand(&plain::PLAIN, &input, core).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Implements `crosslane_core::Share` for a `#[repr(C)]` struct without padding whose fields are all `Share`: atomics,
+/// arrays of them, and such structs.
+///
+/// `#[share(crate = path)]` names another path to `crosslane_core`. See the crate's documentation for what is checked.
+#[proc_macro_derive(Share, attributes(share))]
+pub fn derive_share(input: TokenStream) -> TokenStream {
+    let input = syn::parse_macro_input!(input as syn::DeriveInput);
+    let core = syn::parse_quote!(::crosslane_core);
+    plain::expand(&plain::SHARE, &input, core).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// As `derive(Plain)`, for users of the crate `crosslane`, who reach `crosslane_core` through it.
@@ -68,5 +81,14 @@ pub fn derive_plain(input: TokenStream) -> TokenStream {
 pub fn derive_plain_in_facade(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);
     let core = syn::parse_quote!(::crosslane::crosslane_core);
-    plain::expand(&input, core).unwrap_or_else(syn::Error::into_compile_error).into()
+    plain::expand(&plain::PLAIN, &input, core).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// As `derive(Share)`, for users of the crate `crosslane`, who reach `crosslane_core` through it.
+#[doc(hidden)]
+#[proc_macro_derive(ShareInFacade, attributes(share))]
+pub fn derive_share_in_facade(input: TokenStream) -> TokenStream {
+    let input = syn::parse_macro_input!(input as syn::DeriveInput);
+    let core = syn::parse_quote!(::crosslane::crosslane_core);
+    plain::expand(&plain::SHARE, &input, core).unwrap_or_else(syn::Error::into_compile_error).into()
 }

@@ -1,18 +1,28 @@
-//! From a struct's definition to its `Plain`: what the macro can see is refused here; what only the compiler knows (sizes,
+//! From a struct's definition to its `Plain` or `Share`: what the macro can see is refused here; what only the compiler knows (sizes,
 //! offsets, whether a field is `Plain`) becomes assertions and bounds of the expansion.
 
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Data, DataStruct, DeriveInput, Error, Field, Member, Path, Result};
 
-/// The implementation of `Plain` for `input`, with the assertions that make it sound.
-pub(crate) fn expand(input: &DeriveInput, default_core: Path) -> Result<TokenStream> {
-    let data = struct_of(input)?;
-    check_repr(input, data)?;
-    check_generics(input)?;
-    let core = path_to_core(input, default_core)?;
+/// The trait that is derived: what it is called, and its attribute.
+pub(crate) struct Trait {
+    name: &'static str,
+    attribute: &'static str,
+}
+
+pub(crate) const PLAIN: Trait = Trait { name: "Plain", attribute: "plain" };
+pub(crate) const SHARE: Trait = Trait { name: "Share", attribute: "share" };
+
+/// The implementation of `derived` for `input`, with the assertions that make it sound.
+pub(crate) fn expand(derived: &Trait, input: &DeriveInput, default_core: Path) -> Result<TokenStream> {
+    let data = struct_of(derived, input)?;
+    check_repr(derived, input, data)?;
+    check_generics(derived, input)?;
+    let core = path_to_core(derived, input, default_core)?;
+    let marker = format_ident!("{}", derived.name);
 
     let ident = &input.ident;
     let name = ident.unraw().to_string();
@@ -20,8 +30,8 @@ pub(crate) fn expand(input: &DeriveInput, default_core: Path) -> Result<TokenStr
     let types: Vec<_> = data.fields.iter().map(|field| &field.ty).collect();
     let hashed = data.fields.iter().zip(&members).map(|(Field { ty, .. }, member)| {
         let field = name_of(member);
-        // The field's span, so that a field that is not `Plain` is what the error points at.
-        let fingerprint = quote_spanned!(ty.span()=> <#ty as #core::Plain>::FINGERPRINT);
+        // The field's span, so that a field that lacks the trait is what the error points at.
+        let fingerprint = quote_spanned!(ty.span()=> <#ty as #core::#marker>::FINGERPRINT);
         quote!(.field(#field, ::core::mem::offset_of!(#ident, #member), #fingerprint))
     });
     let gaps = gap_checks(ident, data, &members);
@@ -38,11 +48,11 @@ pub(crate) fn expand(input: &DeriveInput, default_core: Path) -> Result<TokenStr
             }
 
             // SAFETY:
-            // - each field is `Plain`: its bound is checked where its fingerprint is read;
+            // - each field has the trait: its bound is checked where its fingerprint is read;
             // - no padding: the assertions above; no other fields: the pattern above;
             // - the name and every field's name, offset and fingerprint are hashed.
             #[automatically_derived]
-            unsafe impl #core::Plain for #ident {
+            unsafe impl #core::#marker for #ident {
                 const FINGERPRINT: u64 = #core::plain::Fingerprint::of_struct(
                     #name,
                     ::core::mem::size_of::<#ident>(),
@@ -81,21 +91,26 @@ fn name_of(member: &Member) -> String {
     }
 }
 
-fn struct_of(input: &DeriveInput) -> Result<&DataStruct> {
+fn struct_of<'a>(derived: &Trait, input: &'a DeriveInput) -> Result<&'a DataStruct> {
+    let name = derived.name;
     match &input.data {
         Data::Struct(data) => Ok(data),
         Data::Enum(data) => Err(Error::new(
             data.enum_token.span,
-            "an enum is not `Plain`: another process may write bits that are no variant; share an integer and convert it",
+            format!(
+                "an enum is not `{name}`: another process may write bits that are no variant; share an integer and \
+                 convert it"
+            ),
         )),
         Data::Union(data) => Err(Error::new(
             data.union_token.span,
-            "a union is not `Plain`: its bytes have no one meaning; share an array of bytes and convert it",
+            format!("a union is not `{name}`: its bytes have no one meaning; share an array of bytes and convert it"),
         )),
     }
 }
 
-fn check_repr(input: &DeriveInput, data: &DataStruct) -> Result<()> {
+fn check_repr(derived: &Trait, input: &DeriveInput, data: &DataStruct) -> Result<()> {
+    let name = derived.name;
     let (mut c, mut transparent) = (false, false);
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("repr")) {
         attribute.parse_nested_meta(|meta| {
@@ -114,27 +129,30 @@ fn check_repr(input: &DeriveInput, data: &DataStruct) -> Result<()> {
         return Ok(());
     }
     let message = if transparent {
-        "`#[repr(transparent)]` is `Plain` around exactly one field"
+        format!("`#[repr(transparent)]` is `{name}` around exactly one field")
     } else {
-        "`Plain` needs `#[repr(C)]`: without it two builds may order the fields differently"
+        format!("`{name}` needs `#[repr(C)]`: without it two builds may order the fields differently")
     };
     Err(Error::new(input.ident.span(), message))
 }
 
-fn check_generics(input: &DeriveInput) -> Result<()> {
+fn check_generics(derived: &Trait, input: &DeriveInput) -> Result<()> {
+    let name = derived.name;
     if input.generics.params.is_empty() {
         return Ok(());
     }
     Err(Error::new(
         input.generics.span(),
-        "`Plain` cannot be derived for a generic struct: whether it has padding depends on the parameters; \
-         write one struct per type",
+        format!(
+            "`{name}` cannot be derived for a generic struct: whether it has padding depends on the parameters; write one \
+             struct per type"
+        ),
     ))
 }
 
-fn path_to_core(input: &DeriveInput, default: Path) -> Result<Path> {
+fn path_to_core(derived: &Trait, input: &DeriveInput, default: Path) -> Result<Path> {
     let mut core = default;
-    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("plain")) {
+    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident(derived.attribute)) {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("crate") {
                 return Err(meta.error("expected `crate = path`"));

@@ -153,7 +153,7 @@ impl Killer {
         // At once, the victim is often between a batch's unlock and the release of its records; some time later it may
         // have the lock, which this process had just now.
         let random = RandomState::new().hash_one(records);
-        if random % 2 == 0 {
+        if random.is_multiple_of(2) {
             thread::sleep(Duration::from_nanos(random % KILL_WITHIN_NS));
         }
         // The counters were started first.

@@ -28,6 +28,8 @@ impl Kind {
     pub const MESSAGES: Self = Self(7);
     /// A [`Slab`](crate::Slab).
     pub const SLAB: Self = Self(16);
+    /// A [`Shared`](crate::Shared).
+    pub const SHARED: Self = Self(17);
 
     /// A kind of the caller's own; numbers below 0x1_0000 belong to this project.
     #[must_use]
@@ -120,7 +122,7 @@ impl Expected {
 }
 
 /// Size and alignment of a `T`, in bytes. One of 4 GiB does not fit any object; its creation fails before this number counts.
-fn element<T>() -> (u32, u32) {
+pub(crate) fn element<T>() -> (u32, u32) {
     let number = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
     (number(size_of::<T>()), number(align_of::<T>()))
 }
@@ -136,6 +138,7 @@ impl fmt::Display for Kind {
             Self::QUEUE => f.write_str("a queue"),
             Self::MESSAGES => f.write_str("a queue of messages"),
             Self::SLAB => f.write_str("a slab"),
+            Self::SHARED => f.write_str("a shared value"),
             Self(number) => write!(f, "kind {number:#x}"),
         }
     }

@@ -24,7 +24,7 @@ const ALWAYS_PREFAULT_BYTES: u64 = 64 << 10;
 pub(crate) struct Mapping {
     raw: MmapRaw,
     read_only: bool,
-    /// If a slab lies here: the objects that this process knows in it.
+    /// The objects that this process knows here.
     notes: Gated<Notes>,
 }
 

@@ -4,6 +4,9 @@
 //! ([`New::init`]) and makes a handle from a [`Place`] ([`Object::attach`]); where the memory comes from is told here,
 //! once for all of them.
 //!
+//! What this process knows at a place is noted in the mapping (`slab/notes.rs`): a peer that rewrites a header or a slab's
+//! directory cannot make it open two objects over each other.
+//!
 //! A `Place<Trusted>` exists only for memory that goes to one's own family, or by [`Place::trust_peers`]; so `attach` may
 //! take the type's word for it.
 #![allow(unsafe_code)]
@@ -16,10 +19,10 @@ use std::ptr::NonNull;
 use crosslane_core::{Trust, Trusted, Untrusted, WakeMode};
 use crosslane_sync::membarrier;
 
-use crate::content::{Content, Expected};
+use crate::content::{Content, Expected, Kind};
 use crate::domain::Domain;
 use crate::env::Env;
-use crate::header::Header;
+use crate::header::{Header, HeaderError};
 use crate::name::Name;
 use crate::named::{Attached, Owner};
 use crate::options::Options;
@@ -76,13 +79,13 @@ impl<F: Init> New<F> {
         options: &Options,
     ) -> Result<Owner<O>, CreateError> {
         let owner = Segment::create_with(name, self.content, options, self.init)?;
-        owner.try_map(|segment| O::attach(Place::whole(segment)).map_err(own))
+        owner.try_map(|segment| attach_whole(segment).map_err(own))
     }
 
     /// Makes it in a segment of its own, for this process's family.
     pub(crate) fn anonymous<O: Object<Trust = Trusted>>(self, options: &Options) -> Result<O, CreateError> {
         let segment = Segment::anonymous_with(self.content, options, &Domain::family()?, self.init)?;
-        O::attach(Place::whole(segment)).map_err(own)
+        attach_whole(segment).map_err(own)
     }
 
     /// Makes it in a slab.
@@ -94,12 +97,26 @@ impl<F: Init> New<F> {
 /// Opens the object that has the segment `name` to itself.
 pub(crate) fn open<O: Object<Trust = Untrusted>>(name: &Name, options: &Options) -> Result<Attached<O>, OpenError> {
     let attached = Segment::open(name, &O::expected(options), options)?;
-    attached.try_map(|segment| O::attach(Place::whole(segment)))
+    attached.try_map(attach_whole)
 }
 
 /// Opens an object whose segment came as a file descriptor from a process of this family, which is trusted with it.
 pub(crate) fn from_fd<O: Object<Trust = Trusted>>(fd: OwnedFd, options: &Options) -> Result<O, OpenError> {
-    O::attach(Place::whole(Segment::from_fd(fd, &O::expected(options), options)?))
+    attach_whole(Segment::from_fd(fd, &O::expected(options), options)?)
+}
+
+/// The object that has `segment` to itself; refused if the header said otherwise when this process first looked.
+fn attach_whole<O: Object>(segment: Segment) -> Result<O, OpenError> {
+    let place = Place::whole(segment.clone());
+    let (offset, content) = (place.offset, place.content);
+    let object = O::attach(place)?;
+    // What lies in a slab is noted piece by piece.
+    if content.kind == Kind::SLAB || segment.note(offset, &content, Find::Any) {
+        Ok(object)
+    } else {
+        let total = segment.header().total_len_bytes;
+        Err(HeaderError::Layout { found: total, expected: total }.into())
+    }
 }
 
 impl<K> Place<K> {

@@ -37,6 +37,18 @@ pub use units::Atom;
 #[cfg(target_has_atomic = "64")]
 pub(crate) use units::{unit_bytes, unit_stride, units_in, units_out};
 
+/// The standard atomics as they lie in shared memory, whichever face is on: what users borrow is theirs to model.
+pub(crate) mod shared {
+    #[cfg(target_has_atomic = "8")]
+    pub(crate) use core::sync::atomic::{AtomicI8, AtomicU8};
+    #[cfg(target_has_atomic = "16")]
+    pub(crate) use core::sync::atomic::{AtomicI16, AtomicU16};
+    #[cfg(target_has_atomic = "32")]
+    pub(crate) use core::sync::atomic::{AtomicI32, AtomicU32};
+    #[cfg(target_has_atomic = "64")]
+    pub(crate) use core::sync::atomic::{AtomicI64, AtomicU64};
+}
+
 /// Bytes of payload that one [`Word`] carries.
 #[cfg(target_has_atomic = "64")]
 pub const WORD_BYTES: usize = 8;
