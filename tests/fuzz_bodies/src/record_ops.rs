@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use arbitrary::Arbitrary;
 use crosslane_core::Trusted;
 use crosslane_core::end::ClaimError;
-use crosslane_core::record::{PopError, PushError, ReadBatch, Reader, Ring, WriteBatch, Writer};
+use crosslane_core::record::{HeldBatch, PopError, PushError, ReadBatch, Reader, Ring, WriteBatch, Writer};
 
 use crate::arena::Arena;
 use crate::surroundings::{Env, World};
@@ -36,6 +36,7 @@ enum Op {
     CloseReader,
     KillWriter,
     KillReader,
+    HoldBatch { reads: u8, release: bool },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,7 @@ impl<'m> Play<'m> {
             Op::PopTimeout { buffer, parks } => self.pop(*buffer, Some(*parks)),
             Op::Read { at, len, keep } => self.read(*at, *len, *keep),
             Op::ReadBatch { reads, in_place } => self.read_batch(*reads, *in_place),
+            Op::HoldBatch { reads, release } => self.hold_batch(*reads, *release),
             Op::ClaimWriter => self.claim_writer(),
             Op::ClaimReader => self.claim_reader(),
             Op::CloseWriter if self.writer.take().is_some() => self.seats.0 = Seat::Closed,
@@ -368,6 +370,31 @@ impl<'m> Play<'m> {
         drop(batch);
         self.released = self.position;
         self.reader = Some(end);
+    }
+
+    /// Reads several records, which are released together or come again.
+    fn hold_batch(&mut self, reads: u8, release: bool) {
+        let nothing = self.nothing();
+        let Some(end) = &mut self.reader else { return };
+        let mut held: HeldBatch<'_, '_, _, _> = end.hold_batch();
+        let mut buffer = [0; 600];
+        let (mut read, mut bytes) = (0, 0);
+        for _ in 0..reads {
+            let Some(record) = self.queue.get(read) else {
+                assert_eq!(held.try_pop_into(&mut buffer), Err(nothing));
+                break;
+            };
+            assert_eq!(held.try_pop_into(&mut buffer), Ok(record.len()));
+            assert_eq!(buffer[..record.len()], *record);
+            (read, bytes) = (read + 1, bytes + taken(record.len()));
+            assert_eq!((held.held_bytes(), held.position()), (bytes, self.position + bytes));
+        }
+        if release {
+            held.release();
+            self.queue.drain(..read);
+            self.position += bytes;
+            self.released = self.position;
+        }
     }
 
     fn compare(&self) {
