@@ -198,6 +198,12 @@ impl LockWord {
         }
     }
 
+    /// Wakes one waiter, so that it looks again: for whoever learns that a participant is dead, which may have owned the
+    /// lock, or owed a waiter a wake. The one that takes the lock over wakes the others in turn. Harmless at any time.
+    pub fn wake_one<W: Wait>(&self, wait: &W) {
+        self.wake_slow(wait);
+    }
+
     #[cold]
     fn wake_slow<W: Wait>(&self, wait: &W) {
         wait.wake(&self.0, 1);

@@ -95,6 +95,8 @@ struct Peers {
     dead: Mutex<Vec<OwnerId>>,
     sleepers: Mutex<u32>,
     wakes: Condvar,
+    /// Wakes are lost, as those of a process that is killed before it wakes.
+    deaf: AtomicBool,
 }
 
 impl Peers {
@@ -170,6 +172,9 @@ impl Wait for Process {
     }
     fn wake(&self, _: &AtomicU32, count: u32) -> u32 {
         let sleepers = self.peers.sleepers.lock().unwrap();
+        if self.peers.deaf.load(Ordering::Relaxed) {
+            return count;
+        }
         self.peers.wakes.notify_all();
         count.min(*sleepers)
     }
@@ -534,6 +539,37 @@ fn recovery_wakes_who_sleeps_behind_the_dead() {
             world.kill(1);
             assert_eq!(world.queue(0).recover(id(1)).skipped, 1);
             assert_eq!(popping.join().unwrap(), Ok(20));
+        });
+    });
+}
+
+#[test]
+fn a_reaper_repairs_what_all_the_dead_held_and_wakes_those_whom_they_should_have_woken() {
+    within(5, || {
+        let world = World::new(4);
+        let (queue, reaper) = (world.queue(0), Process::new(&world.peers, 0));
+        queue.push_slice(&[10, 20]).unwrap();
+        for index in [1, 2] {
+            std::mem::forget(world.queue(index).try_take().unwrap());
+        }
+        let living = world.queue(3);
+        queue.push(30).unwrap();
+        let kept = living.try_take().unwrap();
+        world.kill(1);
+        world.kill(2);
+        world.ring().reap(&reaper, &reaper);
+        assert_eq!((queue.len(), queue.try_pop(), queue.try_pop()), (2, Ok(10), Ok(20)));
+        assert_eq!(kept.ack(), 30);
+        // Now nobody is dead who holds a slot, but the one who pushed died before it woke anybody.
+        let reader = world.patient_queue(2);
+        std::thread::scope(|scope| {
+            let popping = scope.spawn(|| reader.pop());
+            world.peers.await_sleeper();
+            world.peers.deaf.store(true, Ordering::Relaxed);
+            queue.push(40).unwrap();
+            world.peers.deaf.store(false, Ordering::Relaxed);
+            world.ring().reap(&reaper, &reaper);
+            assert_eq!(popping.join().unwrap(), Ok(40));
         });
     });
 }

@@ -12,7 +12,8 @@
 //!    long as possible;
 //! 2. for each index from `start`: last generation reached: retired, the next one; else lock its byte; taken: next one;
 //! 3. the lock is held: read the generation again, store generation + 1 without the mark. In the other order, a process
-//!    between the two would be named by the table and not hold its byte: a false death;
+//!    between the two would be named by the table and not hold its byte: a false death. The predecessor's death was not on
+//!    record: bump `deaths` and wake all, as it is now;
 //! 4. release fence; from here on the id may be written into words.
 //!
 //! Probe of `(i, g)`:
@@ -22,7 +23,8 @@
 //! 4. the same description must be this domain's file and, if 3 found the byte free, show this process's own byte locked.
 //!    Else nothing was proven, because the fd may have been closed and reused by an accident: 3 and 4 once more by a
 //!    description that is opened through the mapping (`Mapping::reopen`); without one, `LeaseLost` or the call's error;
-//! 5. CAS(`table[i]`: `g` -> `g` marked): who wins bumps `deaths` and wakes all who sleep on it.
+//! 5. CAS(`table[i]`: `g` -> `g` marked): who wins bumps `deaths` and wakes all who sleep on it;
+//! 6. dead: repair what this process has mapped, unless that was done since the last bump (`reaper.rs`).
 //!
 //! Leave, by the last handle's drop: forget the domain, unmap the lease. A fork child only forgets.
 //!
@@ -30,6 +32,7 @@
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
 //! | `domain.join` | release fence, join 4, through any word that holds the id | acquire fence, probe 1 | the generation and the lock of the id's owner | none: half of it is the kernel's |
+//! | `domain.deaths` | release fence, probe 5 and join 3, before the bump | acquire fence, `reaper::keep_up` | the mark, or the successor | none: half of it is the kernel's |
 //! | `domain.proof` | CAS, probe 5; store, join 3 | load, probe 2 | everything that the dead participant stored (the kernel's lock ordered it before the prover) | none: half of it is the kernel's |
 //!
 //! # Crash
@@ -39,6 +42,7 @@
 //! | join 3 and 4 | a generation that nobody used |
 //! | probe 2 and 5 | nothing |
 //! | probe 5, CAS and bump, bump and wake | a death that is on record; sleepers see it when their slice ends (at most 1 s) |
+//! | probe 5 and 6, in 6 | others who have the same segments mapped were woken, and repair them |
 //! | leave, anywhere | a participant that is proven dead |
 //!
 //! Limit: a survivor whose domain's fd was closed or replaced by somebody else (`close_range`, as daemons do) can probe
@@ -59,6 +63,7 @@ use crosslane_core::prim::{AtomicU32, Ordering, fence};
 
 use crate::lease::{Lease, Page, Window};
 use crate::mapping::Mapping;
+use crate::reaper::{self, Mapped};
 use crate::sys::call::OsError;
 use crate::sys::file::{self, FileKey};
 use crate::sys::gate::{self, Entered, Gated};
@@ -94,6 +99,8 @@ pub enum DomainError {
     Forked,
     /// This process cannot see its own lease any more (its fd was closed by somebody else): nothing can be proven.
     LeaseLost,
+    /// The segment was opened for reading only: this process takes no part in its domain.
+    ReadOnly,
     /// The family's domain is in use already, and is another one.
     OtherFamily,
     /// The kernel lacks what leases need (`/proc`, open file description locks, `MADV_WIPEONFORK`).
@@ -118,6 +125,7 @@ impl fmt::Display for DomainError {
             Self::DomainExhausted => f.write_str("the lease domain has used up every generation of every place"),
             Self::Forked => f.write_str("this process is a fork child that has not joined"),
             Self::LeaseLost => f.write_str("this process's own lease cannot be seen: nothing can be proven"),
+            Self::ReadOnly => f.write_str("the segment is open for reading only: no part in its lease domain"),
             Self::OtherFamily => f.write_str("this process belongs to another family already"),
             Self::Unsupported(error) => write!(f, "the system lacks what leases need: {error}"),
             Self::Os(error) => error.fmt(f),
@@ -143,6 +151,7 @@ struct Participant {
     fd: Arc<OwnedFd>,
     key: FileKey,
     domain_id: [u8; 16],
+    mapped: Mapped,
 }
 
 // SAFETY: `table` leads into `map`, which lives as long; it is made of atomics only.
@@ -224,7 +233,8 @@ impl Domain {
         // word, stored after this line, sees the generation that belongs to it. Without it a prober could see the id and
         // the table's earlier generation, and take a living participant for a dead one.
         fence(Ordering::Release);
-        let participant = Arc::new(Participant { map, table, lease, fd, key, domain_id });
+        let mapped = Mapped::new();
+        let participant = Arc::new(Participant { map, table, lease, fd, key, domain_id, mapped });
         let registry = REGISTRY.get(gate);
         registry.retain(|(known, _)| *known != key);
         registry.push((key, Arc::downgrade(&participant)));
@@ -271,6 +281,11 @@ impl Domain {
         self.0.lease.slot().word()
     }
 
+    /// What this process has mapped in this domain.
+    pub(crate) fn mapped(&self) -> &Mapped {
+        &self.0.mapped
+    }
+
     /// Bumped at each proof of a death.
     pub(crate) fn deaths(&self) -> &AtomicU32 {
         &self.table().deaths
@@ -295,25 +310,28 @@ impl Domain {
 
     /// Whether `owner` is proven dead. At most three system calls (some more once the fd was lost), about 1 us with few participants; does not block.
     ///
-    /// The first proof of a death in a domain wakes everybody who waits in it.
+    /// The first proof of a death in a domain wakes everybody who waits in it. This process then repairs what the dead
+    /// participant held in the segments of the domain that it has mapped, and those who are woken what they have mapped.
     ///
     /// # Errors
     /// [`DomainError::Forked`], [`DomainError::LeaseLost`], [`DomainError::Os`]: nothing was proven. The last two are
     /// what a process gets whose domain's fd was closed behind its back (`close_range`), if it cannot open the file again
     /// (by its name, or as root by its mapping): its own lease stays, but it can prove no death, and its waits for a dead owner end by their timeout only, or by another process's proof.
     pub fn probe(&self, owner: OwnerId) -> Result<Probe, DomainError> {
+        let probed = self.prove(owner)?;
+        if probed == Probe::Dead {
+            reaper::keep_up(self);
+        }
+        Ok(probed)
+    }
+
+    /// Steps 1 to 5 of a probe.
+    fn prove(&self, owner: OwnerId) -> Result<Probe, DomainError> {
         let me = self.me().ok_or(DomainError::Forked)?;
         if owner == me {
             return Ok(Probe::NotProven);
         }
-        // ORDERING domain.join: Acquire fence. Pairs with the Release fence in `join_inside`.
-        fence(Ordering::Acquire);
-        let word = self.generation(owner.index());
-        // ORDERING domain.proof: Acquire. Pairs with the Release in the CAS below and in `seat`: who takes somebody
-        // else's proof, or finds a successor, sees what the dead participant stored.
-        let seen = word.load(Ordering::Acquire);
-        if seen != owner.generation() {
-            // Marked, or a successor's (which holds the lock that the dead one lost), or never given out.
+        if self.is_on_record(owner) {
             return Ok(Probe::Dead);
         }
         let is_held = match self.is_held(self.0.fd.as_fd(), owner, me) {
@@ -325,29 +343,43 @@ impl Domain {
         }
         // ORDERING domain.proof: Release. Publishes what the kernel's lock has made visible here. Failure: Relaxed,
         // somebody else recorded the same death, or a successor has the place: dead either way.
+        let (seen, word) = (owner.generation(), self.generation(owner.index()));
         if word.compare_exchange(seen, seen | DEAD, Ordering::Release, Ordering::Relaxed).is_ok() {
-            crosslane_sync::futex::bump(self.deaths());
+            tell(self.deaths());
         }
         Ok(Probe::Dead)
     }
 
-    /// Probes every participant that the table names and is not yet proven dead; returns the deaths that this call was
-    /// the first to prove. Two system calls for each living participant (0.6-5 us); does not block.
+    /// Steps 1 and 2 of a probe: whether somebody has proven this death, or taken the dead one's place. No system call.
+    pub(crate) fn is_on_record(&self, owner: OwnerId) -> bool {
+        // ORDERING domain.join: Acquire fence. Pairs with the Release fence in `join_inside`.
+        fence(Ordering::Acquire);
+        // ORDERING domain.proof: Acquire. Pairs with the Release in the CAS of `prove` and in `seat`: who takes somebody
+        // else's proof, or finds a successor, sees what the dead participant stored.
+        let seen = self.generation(owner.index()).load(Ordering::Acquire);
+        // Marked, or a successor's (which holds the lock that the dead one lost), or never given out.
+        seen != owner.generation()
+    }
+
+    /// Probes every participant that the table names and is not yet proven dead, and repairs what the dead held in the
+    /// segments that this process has mapped; returns the deaths that this call was the first to prove. Two system calls
+    /// for each living participant (0.6-5 us), and a look at each object that is mapped; does not block.
     ///
-    /// For a parent whose pidfd says that a child has ended.
+    /// For a parent whose pidfd says that a child has ended: others need not wait for their slices' ends then.
     ///
     /// # Errors
     /// As [`probe`](Self::probe).
     pub fn reap(&self) -> Result<Vec<OwnerId>, DomainError> {
         let mut proven = Vec::new();
         for index in 0..MAX_PARTICIPANTS {
-            // ORDERING: Relaxed. `probe` reads it again.
+            // ORDERING: Relaxed. `prove` reads it again.
             let generation = self.generation(index).load(Ordering::Relaxed);
             let Some(id) = OwnerId::new(index, generation) else { continue };
-            if self.probe(id)? == Probe::Dead {
+            if self.prove(id)? == Probe::Dead {
                 proven.push(id);
             }
         }
+        reaper::everything(self);
         Ok(proven)
     }
 
@@ -402,7 +434,10 @@ fn seat(gate: &Entered, table: &Table, fd: BorrowedFd<'_>) -> Result<(OwnerId, P
         if let Some(id) = next_id(index, word) {
             // ORDERING domain.proof: Release. Pairs with the Acquire in `probe`: whoever finds a successor's generation
             // here sees what the dead predecessor stored, as its lock's end has made it visible to this process.
-            word.store(id.generation(), Ordering::Release);
+            let before = word.swap(id.generation(), Ordering::Release);
+            if before != 0 && before & DEAD == 0 {
+                tell(&table.deaths);
+            }
             // ORDERING: Relaxed, as above.
             table.cursor.store(index + 1, Ordering::Relaxed);
             return Ok((id, window.into_page()?));
@@ -410,6 +445,14 @@ fn seat(gate: &Entered, table: &Table, fd: BorrowedFd<'_>) -> Result<(OwnerId, P
         window.unlock(Bytes::participant(index))?;
     }
     Err(if is_any_alive { DomainError::DomainFull } else { DomainError::DomainExhausted })
+}
+
+/// Says that a death is on record, and wakes all who wait in the domain.
+fn tell(deaths: &AtomicU32) {
+    // ORDERING domain.deaths: Release fence. Pairs with the Acquire fence in `reaper::keep_up`: who sees the new number
+    // sees the record.
+    fence(Ordering::Release);
+    crosslane_sync::futex::bump(deaths);
 }
 
 /// The id that the next participant at `index` gets; `None` if the place is retired.

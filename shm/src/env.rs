@@ -9,6 +9,7 @@ use crosslane_sync::{Deadline, Deaths, futex, membarrier, spin, waiter};
 
 use crate::domain::{Domain, Probe};
 use crate::mapping::Mapping;
+use crate::reaper;
 
 /// The surroundings of an object in a segment, for `crosslane-core`'s and `crosslane-sync`'s handles.
 ///
@@ -60,7 +61,11 @@ impl Wait for Env {
         let seen = self.seen.load(Ordering::Relaxed);
         let parked = waiter::park(word, expected, slice, deadline, Some(Deaths { word: deaths, seen }));
         // The caller looks after this, so a bump that comes from here on ends the next sleep.
-        self.seen.store(deaths.load(Ordering::Relaxed), Ordering::Relaxed);
+        let bumped = deaths.load(Ordering::Relaxed);
+        if bumped != seen {
+            self.seen.store(bumped, Ordering::Relaxed);
+            reaper::keep_up(&self.domain);
+        }
         parked
     }
 

@@ -57,6 +57,7 @@ pub mod named;
 pub mod options;
 mod place;
 pub mod queue;
+mod reaper;
 pub mod record;
 pub mod segment;
 pub mod shared;

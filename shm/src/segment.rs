@@ -20,16 +20,17 @@ use std::sync::Arc;
 
 use crosslane_core::prim::{WORD_BYTES, copy_in, copy_out};
 use crosslane_core::slab::{CarveError, LookError};
-use crosslane_core::{mpmc, record, spsc};
+use crosslane_core::{OwnerId, mpmc, record, spsc};
 
 use crate::content::{Content, Kind};
-use crate::domain::{Domain, DomainError};
+use crate::domain::{Domain, DomainError, Probe};
 use crate::env::Env;
 use crate::header::{Header, HeaderError};
 use crate::lease::Lease;
 use crate::mapping::Mapping;
 use crate::memory::{self, Shortage};
 use crate::options::Options;
+use crate::reaper;
 use crate::slab::notes::Find;
 use crate::sys::call::OsError;
 use crate::sys::{file, gate};
@@ -168,6 +169,9 @@ pub enum CopyError {
 
 impl Segment {
     pub(crate) fn new(header: Header, map: Arc<Mapping>, hold: Hold, fd: Arc<OwnedFd>) -> Self {
+        if let Hold::Member(domain) = &hold {
+            domain.mapped().note(&map, &header);
+        }
         Self { header, map, hold, fd }
     }
 
@@ -232,7 +236,27 @@ impl Segment {
     /// [`OpenError::Domain`], and [`OpenError::ReadOnly`]: open it again.
     pub fn rejoin(&self) -> Result<Self, OpenError> {
         let domain = self.domain().ok_or(OpenError::ReadOnly)?.rejoin()?;
-        Ok(Self { hold: Hold::Member(domain), ..self.clone() })
+        Ok(Self::new(self.header, Arc::clone(&self.map), Hold::Member(domain), Arc::clone(&self.fd)))
+    }
+
+    /// Repairs what `owner` held in this segment, if it is proven dead, and wakes everybody who waits in it. Reads every
+    /// slot of a queue; does not block.
+    ///
+    /// Seldom needed: waiting calls find the dead whom they wait for, and [`Domain::reap`] repairs all that a process has
+    /// mapped. Idempotent; any number of processes may do it at once.
+    ///
+    /// # Errors
+    /// As [`Domain::probe`], and [`DomainError::ReadOnly`].
+    ///
+    /// # Crash
+    /// A process killed inside leaves the rest to the next who calls, and to the waiting.
+    pub fn reap(&self, owner: OwnerId) -> Result<Probe, DomainError> {
+        let domain = self.domain().ok_or(DomainError::ReadOnly)?;
+        let probed = domain.probe(owner)?;
+        if probed == Probe::Dead {
+            reaper::segment(&self.map, &self.header, domain);
+        }
+        Ok(probed)
     }
 
     /// Copies bytes of the object out, which are [bytes](Kind::BYTES) or of a [kind](Kind::custom) of the caller's own.

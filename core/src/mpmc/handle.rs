@@ -111,7 +111,7 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
                 done => return self.pass_on_room(slept, done),
             }
             // Once for each sleep, so that a peer that feigns dead holders for ever does not hold this process here.
-            if core::mem::take(&mut is_to_repair) && ring.recover_holders(&self.env) {
+            if core::mem::take(&mut is_to_repair) && ring.recover_holders(&self.env, &self.env) {
                 continue;
             }
             let is_patient = in_vain < IN_VAIN_IN_A_ROW;
@@ -121,7 +121,7 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
                 Slept::Ready => in_vain += 1,
                 Slept::Again => (slept, is_to_repair, in_vain) = (true, true, 0),
                 Slept::Expired => {
-                    ring.recover_holders(&self.env);
+                    ring.recover_holders(&self.env, &self.env);
                     return match ring.claim_to_write(me) {
                         Err(PushError::Full(_)) => Err(PushError::TimedOut),
                         done => done,
@@ -153,7 +153,7 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
                 done => return self.pass_on_items(slept, done),
             }
             // Once for each sleep, as above.
-            if core::mem::take(&mut is_to_repair) && ring.recover_holders(&self.env) | ring.find_returned() {
+            if core::mem::take(&mut is_to_repair) && ring.recover_holders(&self.env, &self.env) | ring.find_returned() {
                 continue;
             }
             let is_patient = in_vain < IN_VAIN_IN_A_ROW;
@@ -163,7 +163,7 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
                 Slept::Ready => in_vain += 1,
                 Slept::Again => (slept, is_to_repair, in_vain) = (true, true, 0),
                 Slept::Expired => {
-                    ring.recover_holders(&self.env);
+                    ring.recover_holders(&self.env, &self.env);
                     ring.find_returned();
                     return match ring.claim_to_read(me, false) {
                         Err(PopError::Empty | PopError::Busy(_)) => Err(PopError::TimedOut),

@@ -42,6 +42,18 @@ impl Ring<'_> {
         if env.is_dead(owner) { self.recover_dead(owner, env) } else { Recovered::default() }
     }
 
+    /// Repairs what everybody held whom `life` says to be dead, and wakes everybody. Idempotent; any number of processes
+    /// may do it at once. Reads every slot.
+    ///
+    /// # Crash
+    /// As [`recover`](Self::recover).
+    pub fn reap<L: Liveness, W: Wait>(&self, life: &L, wait: &W) {
+        self.recover_holders(life, wait);
+        // Also if nobody was found: an earlier recoverer may have died before it came so far.
+        self.raise_returned();
+        self.wake_all(wait);
+    }
+
     /// Raises the hint if an item waits that was returned: whoever returned it may have died before it did that itself.
     pub(super) fn find_returned(&self) -> bool {
         let found = self.slots_in(|state| state == State::Returned).next().is_some();
@@ -52,15 +64,15 @@ impl Ring<'_> {
     }
 
     /// Probes every participant that holds a slot, and repairs what the dead ones held. `true` if one was dead.
-    pub(super) fn recover_holders<E: Wait + Liveness>(&self, env: &E) -> bool {
+    pub(super) fn recover_holders<L: Liveness, W: Wait>(&self, life: &L, wait: &W) -> bool {
         let (mut alive, mut found) = (None, false);
         for slot in self.slots_in(|state| matches!(state, State::Writing | State::Reading)) {
             // ORDERING: Relaxed. Only names whom to probe.
             let owner = SlotWord(self.word(slot).load(Ordering::Relaxed)).owner();
             match owner {
-                Some(owner) if owner_is_news(owner, alive, env) => {
-                    if env.is_dead(owner) {
-                        self.recover_dead(owner, env);
+                Some(owner) if owner_is_news(owner, alive, life) => {
+                    if life.is_dead(owner) {
+                        self.recover_dead(owner, wait);
                         found = true;
                     } else {
                         alive = Some(owner);

@@ -38,6 +38,11 @@ impl Notes {
             _ => self.0.insert(offset, *content).is_none(),
         }
     }
+
+    /// The objects that are known: where each starts, in bytes from the mapping's start, and what it is.
+    pub(crate) fn objects(&self) -> Vec<(u64, Content)> {
+        self.0.iter().map(|(offset, content)| (*offset, *content)).collect()
+    }
 }
 
 /// Where the object's last word ends. An object without bytes has a word all the same, so that it is found here.
