@@ -1,6 +1,7 @@
 //! Every interleaving of small mpmc queues, with producers, consumers and recoverers killed at every access.
 #![cfg(crosslane_loom)]
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use crosslane_core::model::{Memory, Peers, Process, check, check_deaths, thread, until_killed};
@@ -423,6 +424,26 @@ fn an_item_given_back_is_found() {
         got.extend(drain(&queue));
         assert_eq!(got, [10]);
         world.assert_whole(3);
+    });
+}
+
+/// Somebody dies while it gives an item back: between the slot and the hint nothing names it, and who waits finds the item
+/// all the same.
+#[test]
+fn an_item_whose_giver_died_is_found_by_who_waits() {
+    check_deaths("mpmc.giver_killed", Some(2), 11, 2_500, |death| {
+        let world = World::polling();
+        let queue = world.queue(2);
+        queue.try_push(10).unwrap();
+        let giver = {
+            let world = world.clone();
+            thread::spawn(move || world.victim(1, death, |queue| drop(queue.try_take())))
+        };
+        let early = queue.pop_timeout(Duration::ZERO).ok();
+        giver.join().unwrap();
+        let late = queue.pop_timeout(Duration::ZERO).ok();
+        assert!(early.xor(late) == Some(10), "{early:?} {late:?}");
+        world.assert_whole(2);
     });
 }
 

@@ -63,15 +63,15 @@ pub(crate) trait Channel<'m>: Copy {
 }
 
 /// An item's second half, by which a torn one shows.
-fn mirror(item: u64) -> u64 {
+pub(crate) fn mirror(item: u64) -> u64 {
     !item.rotate_left(17)
 }
 
-fn whole(item: u64, mirrored: u64) -> Result<u64, Stop> {
+pub(crate) fn whole(item: u64, mirrored: u64) -> Result<u64, Stop> {
     if mirror(item) == mirrored { Ok(item) } else { Err(Stop::Broken(format!("torn item {item:#x} {mirrored:#x}"))) }
 }
 
-fn broken(error: impl Debug) -> Stop {
+pub(crate) fn broken(error: impl Debug) -> Stop {
     Stop::Broken(format!("{error:?}"))
 }
 

@@ -13,9 +13,17 @@ mod channel;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod event;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod ledger;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod mpmc;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod mutex;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod names;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod queue;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod recoverers;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod rings;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -107,9 +115,12 @@ mod sweep {
         let mut table = Table::default();
         crate::mutex::run(&wanted, &mut table);
         crate::rings::run(&wanted, &mut table);
+        crate::mpmc::run(&wanted, &mut table);
+        crate::recoverers::run(&wanted, &mut table);
         crate::event::run(&wanted, &mut table);
         crate::mutex::leased(&wanted, &mut table);
         crate::rings::leased(&wanted, &mut table);
+        crate::mpmc::leased(&wanted, &mut table);
         crate::names::run(&wanted, &mut table, directory);
         crate::stopped::run(&wanted, &mut table);
         print!("{}", table.render());
