@@ -101,7 +101,14 @@ impl EventWord {
             return;
         }
         light.fence();
-        // ORDERING: Relaxed. The fence above orders it after the publication.
+        self.wake_fenced(items, wait);
+    }
+
+    /// As [`wake`](Self::wake) in [`WakeMode::Fenced`], for a caller that has put a full fence of its own between its
+    /// publication and this call.
+    #[inline]
+    pub(crate) fn wake_fenced<W: Wait>(&self, items: u32, wait: &W) {
+        // ORDERING: Relaxed. The caller's fence orders it after the publication.
         if self.0.load(Ordering::Relaxed) & SLEEPERS != 0 {
             self.wake_slow(items, wait);
         }

@@ -25,6 +25,7 @@
 //! | stream byte records of any length from one to one other | [`record`] | the lines that the record fills |
 //! | give work from many to many, each item to one, redelivered if its taker dies | [`mpmc`] | one compare-and-swap and one store a side |
 //! | exclude each other, and hear of an owner that died | [`mutex`] (a value and guards: `crosslane-sync`) | one compare-and-swap and one swap |
+//! | the other locks: reentrant, semaphores | [`lock`] | as above |
 //! | sleep until somebody says that there is news | [`event`] | nothing while nobody sleeps |
 //! | give one process at a time a role that others can take over | [`end`] | one compare-and-swap |
 //!
@@ -36,8 +37,8 @@
 //!
 //! # Targets
 //!
-//! Modules whose words are 64 bits wide ([`spsc`], [`record`], [`mpmc`], [`slab`]) exist where the target has 64-bit atomics; the lock
-//! word, owner ids and event words need 32-bit ones only.
+//! Modules whose words are 64 bits wide ([`spsc`], [`record`], [`mpmc`], [`slab`], some of [`lock`]) exist where the target has
+//! 64-bit atomics; the lock word, owner ids and event words need 32-bit ones only.
 //!
 //! # Model checking
 //!
@@ -81,6 +82,7 @@ pub mod end;
 pub mod event;
 #[cfg(target_has_atomic = "64")]
 pub mod latest;
+pub mod lock;
 #[cfg(crosslane_loom)]
 pub mod model;
 #[cfg(target_has_atomic = "64")]
@@ -89,6 +91,7 @@ pub mod mutex;
 pub mod owner;
 pub mod plain;
 pub mod prim;
+mod probe;
 #[cfg(target_has_atomic = "64")]
 pub mod record;
 pub mod share;
@@ -96,6 +99,7 @@ pub mod share;
 pub mod slab;
 #[cfg(target_has_atomic = "64")]
 pub mod spsc;
+mod table;
 pub mod trust;
 pub mod wait;
 

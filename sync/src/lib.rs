@@ -19,6 +19,9 @@
 //! | to | take |
 //! |---|---|
 //! | a value behind a lock that tells of a dead owner | [`Mutex`] over a [`MutexCell`] (in a segment: `crosslane_shm::Mutex`) |
+//! | a lock that its thread may take again | [`RLock`] over an [`RLockCell`] |
+//! | permits that come back when their holder dies | [`BoundedSemaphore`] over [`Permits`](crosslane_core::lock::permits::Permits) |
+//! | a count that any process may raise and lower | [`Semaphore`] |
 //! | a lock of one's own behind the same guards | [`RawLock`]; [`LeaseLock`] is ours |
 //! | a point in time that no change of the wall clock moves | [`Deadline`] |
 //! | to sleep and wake for a ring of `crosslane-core` | [`FutexWait`], or the parts: [`waiter`], [`futex`], [`membarrier`], [`spin`] |
@@ -36,11 +39,18 @@ mod lease_lock;
 pub mod membarrier;
 mod mutex;
 mod raw_lock;
+mod rlock;
+mod semaphore;
 pub mod spin;
+mod thread_number;
+mod value;
 pub mod waiter;
 
+pub use crosslane_core::lock::permits::{AcquireError, OverRelease};
 pub use deadline::Deadline;
 pub use lease_lock::LeaseLock;
 pub use mutex::{LockError, Mutex, MutexCell, MutexGuard, Repair};
 pub use raw_lock::{NotAcquired, RawLock};
+pub use rlock::{RLock, RLockCell, RLockGuard};
+pub use semaphore::{BoundedSemaphore, Permit, Semaphore};
 pub use waiter::{Deaths, FutexWait};

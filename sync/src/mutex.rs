@@ -93,6 +93,9 @@ pub enum LockError<G> {
     WouldBlock(Option<OwnerId>),
     /// The time is over, and somebody still holds the lock; who, if the lock can tell.
     TimedOut(Option<OwnerId>),
+    /// The lock has no place for one more holder: other processes have every reader's place of a reader-writer lock, or
+    /// this thread holds a reentrant one 2^31 - 1 times.
+    Full,
     /// This process is a raw `fork()` child and has no part in the lock.
     Forked,
     /// The shared words of the lock hold what no process writes that keeps to the protocol.
@@ -489,6 +492,7 @@ impl<G> fmt::Debug for LockError<G> {
             Self::Poisoned(_) => f.write_str("Poisoned(..)"),
             Self::WouldBlock(owner) => f.debug_tuple("WouldBlock").field(owner).finish(),
             Self::TimedOut(owner) => f.debug_tuple("TimedOut").field(owner).finish(),
+            Self::Full => f.write_str("Full"),
             Self::Forked => f.write_str("Forked"),
             Self::Corrupt => f.write_str("Corrupt"),
         }
@@ -504,6 +508,7 @@ impl<G> fmt::Display for LockError<G> {
             Self::WouldBlock(None) => f.write_str("the lock is held"),
             Self::TimedOut(Some(owner)) => write!(f, "the time is over, and the lock is held by {owner}"),
             Self::TimedOut(None) => f.write_str("the time is over, and the lock is held"),
+            Self::Full => f.write_str("the lock has no place for one more holder"),
             Self::Forked => f.write_str("this process is a fork child that has not joined"),
             Self::Corrupt => f.write_str("the shared words of the lock are corrupt"),
         }

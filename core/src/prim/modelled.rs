@@ -27,6 +27,12 @@ pub(crate) fn compiler_fence(order: Ordering) {
     fence(order);
 }
 
+/// The full fence that it stands for.
+#[track_caller]
+pub(crate) fn fence_after_rmw(order: Ordering) {
+    fence(order);
+}
+
 /// A fence.
 #[track_caller]
 pub fn fence(order: Ordering) {

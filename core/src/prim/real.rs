@@ -22,6 +22,19 @@ pub(crate) fn pause() {
     core::hint::spin_loop();
 }
 
+/// A full fence behind a read-modify-write of this thread: orders that, and what came before it, before every later load.
+/// Of plain stores between the two it promises nothing.
+///
+/// On x86 a read-modify-write is a full fence by itself, and a second one would cost as much again (7 ns): only the
+/// compiler must be kept from moving loads up.
+#[inline]
+pub(crate) fn fence_after_rmw(order: core::sync::atomic::Ordering) {
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    compiler_fence(order);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "x86")))]
+    fence(order);
+}
+
 #[cfg(target_has_atomic = "64")]
 mod words {
     #[cfg(not(crosslane_tsan))]

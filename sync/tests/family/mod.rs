@@ -13,28 +13,32 @@ const MAPPING_BYTES: usize = 4096;
 const PROCESSES: usize = 8;
 const WATCHDOG_SECONDS: u32 = 60;
 
-/// What all processes of a test share.
+/// What all processes of a test share: an object whose valid start is all zero, and what else they need.
 #[repr(C)]
-pub(crate) struct Page<T> {
-    pub(crate) cell: MutexCell<T>,
+pub(crate) struct Page<C> {
+    pub(crate) cell: C,
     /// For the test's own use.
     pub(crate) flags: [AtomicU32; 8],
     deaths: AtomicU32,
     dead: [AtomicU32; PROCESSES],
 }
 
-pub(crate) struct Family<T> {
-    page: NonNull<Page<T>>,
+/// The processes of a test, and the object `C` that they share.
+pub(crate) struct Processes<C> {
+    page: NonNull<Page<C>>,
 }
 
-// SAFETY: only a pointer to a page whose fields are atomics or behind a lock.
-unsafe impl<T> Send for Family<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Family<T> {}
+/// Processes that share a mutex.
+pub(crate) type Family<T> = Processes<MutexCell<T>>;
 
-impl<T: Plain> Family<T> {
+// SAFETY: only a pointer to a page whose fields are atomics or behind a lock.
+unsafe impl<C> Send for Processes<C> {}
+// SAFETY: as above.
+unsafe impl<C> Sync for Processes<C> {}
+
+impl<C> Processes<C> {
     pub(crate) fn new() -> Self {
-        assert!(size_of::<Page<T>>() <= MAPPING_BYTES);
+        assert!(size_of::<Page<C>>() <= MAPPING_BYTES);
         // SAFETY: replaces the timer of an earlier test of this process; SIGALRM ends the process.
         unsafe { libc::alarm(WATCHDOG_SECONDS) };
         // SAFETY: a fresh mapping of our own.
@@ -52,34 +56,19 @@ impl<T: Plain> Family<T> {
         Self { page: NonNull::new(page.cast()).expect("not null") }
     }
 
-    pub(crate) fn page(&self) -> &Page<T> {
+    pub(crate) fn page(&self) -> &Page<C> {
         // SAFETY: mapped while `self` lives; zeroes are a page; atomics and cells inside.
         unsafe { self.page.as_ref() }
     }
 
-    /// The lock word, as bytes.
-    pub(crate) fn word(&self) -> &AtomicU32 {
-        // SAFETY: the cell begins with its lock word.
-        unsafe { self.page.cast().as_ref() }
+    /// The object.
+    pub(crate) fn cell(&self) -> NonNull<C> {
+        NonNull::from(&self.page().cell)
     }
 
     /// The surroundings of participant `index` in the calling process.
     pub(crate) fn env(&self, index: u32) -> Env<'_> {
         Env { deaths: &self.page().deaths, dead: &self.page().dead, index, pid: pid() }
-    }
-
-    /// A handle of participant `index`.
-    pub(crate) fn mutex(&self, index: u32) -> Mutex<T, LeaseLock<Env<'_>>> {
-        let cell = NonNull::from(&self.page().cell);
-        // SAFETY: mapped while `self` lives, which `env` borrows; every access goes through such a mutex; a process is
-        // called dead when it was reaped.
-        unsafe { Mutex::new(cell, self.env(index)) }
-    }
-
-    /// As `mutex`, trusted.
-    pub(crate) fn trusted(&self, index: u32) -> Mutex<T, LeaseLock<Env<'_>>, Trusted> {
-        // SAFETY: the processes of a test run this file's code alone.
-        unsafe { self.mutex(index).trust_peers() }
     }
 
     /// Forks a child that runs `work` and ends: 0 if that was true.
@@ -119,7 +108,29 @@ impl<T: Plain> Family<T> {
     }
 }
 
-impl<T> Drop for Family<T> {
+impl<T: Plain> Family<T> {
+    /// The lock word, as bytes.
+    pub(crate) fn word(&self) -> &AtomicU32 {
+        // SAFETY: the cell begins with its lock word.
+        unsafe { self.page.cast().as_ref() }
+    }
+
+    /// A handle of participant `index`.
+    pub(crate) fn mutex(&self, index: u32) -> Mutex<T, LeaseLock<Env<'_>>> {
+        let cell = self.cell();
+        // SAFETY: mapped while `self` lives, which `env` borrows; every access goes through such a mutex; a process is
+        // called dead when it was reaped.
+        unsafe { Mutex::new(cell, self.env(index)) }
+    }
+
+    /// As `mutex`, trusted.
+    pub(crate) fn trusted(&self, index: u32) -> Mutex<T, LeaseLock<Env<'_>>, Trusted> {
+        // SAFETY: the processes of a test run this file's code alone.
+        unsafe { self.mutex(index).trust_peers() }
+    }
+}
+
+impl<C> Drop for Processes<C> {
     fn drop(&mut self) {
         // SAFETY: mapped in `new` with this length; nothing borrows `self`.
         unsafe { libc::munmap(self.page.as_ptr().cast(), MAPPING_BYTES) };

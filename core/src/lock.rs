@@ -1,0 +1,18 @@
+//! The family of locks: each a few shared words and a state table, none of which hangs because somebody was killed.
+//!
+//! | lock | words | a dead holder | a dead waiter |
+//! |---|---|---|---|
+//! | [`crate::mutex`] | owner | the next one gets `OwnerDied` | nothing |
+//! | [`rlock`] | owner, thread, depth | the same, however deep | nothing |
+//! | [`permits`] | an owner for each permit | its permits come back | nothing |
+//! | [`semaphore`] | a count | not known: its permits are gone | nothing |
+//!
+//! Nobody waits for a waiter, a wait is in slices, and behind a named owner each slice ends with the question whether
+//! that owner is dead. The types with guards are in `crosslane-sync`.
+
+pub mod permits;
+#[cfg(target_has_atomic = "64")]
+pub mod rlock;
+pub mod semaphore;
+
+pub use crate::table::TableError;
