@@ -83,7 +83,7 @@ fn two_waiters_are_both_woken_by_one_release_of_two() {
 
 #[test]
 fn a_waiter_killed_at_any_access_costs_the_others_no_more_than_a_slice() {
-    check_deaths("semaphore.waiter_killed", Some(1), 11, 2_200, |k| {
+    check_deaths("semaphore.waiter_killed", Some(1), 8, 2_200, |k| {
         let world = World::new(0);
         let victim = world.spawn(1, move |world, process| {
             let done = until_killed(k, || world.acquire(process)).is_some();
