@@ -18,9 +18,9 @@ pub use crosslane_derive::PlainInFacade as Plain;
 /// See the documentation of `crosslane-derive` for what is checked.
 pub use crosslane_derive::ShareInFacade as Share;
 #[doc(inline)]
-pub use crosslane_shm::{Attached, CreateError, Mutex, Name, NameError, OpenError, Options, Owner, Segment};
+pub use crosslane_shm::{Array, ArrayView, Latest, LatestView, Messages, Queue, Record, Spsc, Swept};
 #[doc(inline)]
-pub use crosslane_shm::{Messages, Queue, Record, Spsc, Swept};
+pub use crosslane_shm::{Attached, CreateError, Mutex, Name, NameError, OpenError, Options, Owner, Segment};
 #[doc(inline)]
 pub use crosslane_shm::{ObjectId, Shared, Slab, Slabs};
 #[doc(inline)]
@@ -42,6 +42,24 @@ pub mod spsc {
     pub use crosslane_core::spsc::{PopError, PushError};
     #[doc(inline)]
     pub use crosslane_shm::spsc::{Consumer, Producer};
+}
+
+/// Typed arrays: their elements, and their errors.
+pub mod array {
+    #[doc(inline)]
+    pub use crosslane_core::array::{Array as Elements, Contended, OutOfBounds, Part, Parts, View};
+    #[doc(inline)]
+    pub use crosslane_core::array::{Element, Float, Integer};
+}
+
+/// The newest value of something: its writer, its readers, and their errors.
+pub mod latest {
+    #[doc(inline)]
+    pub use crosslane_core::end::ClaimError;
+    #[doc(inline)]
+    pub use crosslane_core::latest::{PublishError, ReadError};
+    #[doc(inline)]
+    pub use crosslane_shm::latest::{Reader, ViewReader, Writer};
 }
 
 /// Queues of many producers and consumers: what was taken from them, and their errors.

@@ -24,6 +24,8 @@
 //! | stream items of one type from one process to one other | [`spsc`] | one cache line moved an item, fewer when the ring holds several |
 //! | stream byte records of any length from one to one other | [`record`] | the lines that the record fills |
 //! | give work from many to many, each item to one, redelivered if its taker dies | [`mpmc`] | one compare-and-swap and one store a side |
+//! | show many readers the newest value of something, whole | [`latest`] | one store for the writer, the copy for a reader |
+//! | share many numbers or structs, each by itself or by ranges | [`array`](mod@array) | the copy; updates one instruction |
 //! | exclude each other, and hear of an owner that died | [`mutex`] (a value and guards: `crosslane-sync`) | one compare-and-swap and one swap |
 //! | the other locks: reentrant, semaphores | [`lock`] | as above |
 //! | sleep until somebody says that there is news | [`event`] | nothing while nobody sleeps |
@@ -37,8 +39,8 @@
 //!
 //! # Targets
 //!
-//! Modules whose words are 64 bits wide ([`spsc`], [`record`], [`mpmc`], [`slab`], some of [`lock`]) exist where the target has
-//! 64-bit atomics; the lock word, owner ids and event words need 32-bit ones only.
+//! Modules whose words are 64 bits wide ([`spsc`], [`record`], [`mpmc`], [`latest`], [`array`](mod@array), [`slab`], some of
+//! [`lock`]) exist where the target has 64-bit atomics; the lock word, owner ids and event words need 32-bit ones only.
 //!
 //! # Model checking
 //!

@@ -26,6 +26,10 @@ impl Kind {
     pub const QUEUE: Self = Self(6);
     /// A [`Messages`](crate::Messages).
     pub const MESSAGES: Self = Self(7);
+    /// An [`Array`](crate::Array).
+    pub const ARRAY: Self = Self(8);
+    /// A [`Latest`](crate::Latest).
+    pub const LATEST: Self = Self(9);
     /// A [`Slab`](crate::Slab).
     pub const SLAB: Self = Self(16);
     /// A [`Shared`](crate::Shared).
@@ -101,6 +105,8 @@ pub struct Expected {
     pub elem_align: u32,
     /// Fingerprint of an element.
     pub fingerprint: u64,
+    /// The element's type in this program, for messages only.
+    pub type_name: &'static str,
     /// Elements, or bytes; `None`: any number.
     pub capacity: Option<u64>,
     /// How wakers find sleepers; `None`: any way.
@@ -111,13 +117,22 @@ impl Expected {
     /// Values of type `T`, in an object of a kind that the caller fills in.
     pub(crate) fn value<T: Plain>() -> Self {
         let (elem_size, elem_align) = element::<T>();
-        Self { elem_size: Some(elem_size), elem_align, fingerprint: T::FINGERPRINT, ..Self::bytes() }
+        let type_name = std::any::type_name::<T>();
+        Self { elem_size: Some(elem_size), elem_align, fingerprint: T::FINGERPRINT, type_name, ..Self::bytes() }
     }
 
     /// Bytes that only their users know, any number of them.
     #[must_use]
     pub const fn bytes() -> Self {
-        Self { kind: Kind::BYTES, elem_size: Some(1), elem_align: 1, fingerprint: 0, capacity: None, wake: None }
+        Self {
+            kind: Kind::BYTES,
+            elem_size: Some(1),
+            elem_align: 1,
+            fingerprint: 0,
+            type_name: "bytes",
+            capacity: None,
+            wake: None,
+        }
     }
 }
 
@@ -137,6 +152,8 @@ impl fmt::Display for Kind {
             Self::MUTEX => f.write_str("a mutex"),
             Self::QUEUE => f.write_str("a queue"),
             Self::MESSAGES => f.write_str("a queue of messages"),
+            Self::ARRAY => f.write_str("an array"),
+            Self::LATEST => f.write_str("a newest value"),
             Self::SLAB => f.write_str("a slab"),
             Self::SHARED => f.write_str("a shared value"),
             Self(number) => write!(f, "kind {number:#x}"),

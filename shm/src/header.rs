@@ -138,6 +138,8 @@ pub enum HeaderError {
         found: u64,
         /// Fingerprint asked for.
         expected: u64,
+        /// The type asked for, as this program calls it. What the creator's was called the header does not say.
+        type_name: &'static str,
     },
     /// Another capacity.
     WrongCapacity {
@@ -373,7 +375,11 @@ pub(crate) fn expect(found: &Content, expected: &Expected) -> Result<(), HeaderE
         return Err(HeaderError::WrongElement { found: element, expected: wanted });
     }
     if found.fingerprint != expected.fingerprint {
-        return Err(HeaderError::WrongType { found: found.fingerprint, expected: expected.fingerprint });
+        return Err(HeaderError::WrongType {
+            found: found.fingerprint,
+            expected: expected.fingerprint,
+            type_name: expected.type_name,
+        });
     }
     if let Some(capacity) = expected.capacity
         && found.capacity != capacity
@@ -542,12 +548,11 @@ impl fmt::Display for HeaderError {
                 "elements of {} bytes aligned to {} found, {} aligned to {} expected",
                 found.size, found.align, expected.size, expected.align
             ),
-            Self::WrongType { found, expected } => {
-                write!(
-                    f,
-                    "elements of type {found:#018x} found, {expected:#018x} expected (another type, or another version of it)"
-                )
-            }
+            Self::WrongType { found, expected, type_name } => write!(
+                f,
+                "elements of type {found:#018x} found, {expected:#018x} expected, which is {type_name} here (another type, or \
+                 another version of it)"
+            ),
             Self::WrongCapacity { found, expected } => write!(f, "capacity {found} found, {expected} expected"),
             Self::WakeMode { found, expected } => write!(f, "wake mode {found:?} found, {expected:?} expected"),
             Self::WrongDomain { found, expected } => write!(

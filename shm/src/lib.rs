@@ -22,6 +22,8 @@
 //! | stream byte records of any length from one to one other | [`Record`] |
 //! | give work from many to many, each item to one, redelivered if its taker dies | [`Queue`], for bytes [`Messages`] |
 //! | share a value behind a lock that tells of a dead owner | [`Mutex`] |
+//! | share many numbers or structs, each read and written by itself or by ranges | [`Array`] |
+//! | show many readers the newest value of something | [`Latest`] |
 //! | put many small objects into one segment, without a file descriptor each | [`Slab`], [`Slabs`] |
 //! | share memory of a layout of one's own | [`Segment`] |
 //! | know who takes part, and who is proven dead | [`Domain`] |
@@ -43,10 +45,12 @@
 compile_error!("crosslane-shm needs Linux: memfds, O_TMPFILE and open file description locks");
 
 pub mod anonymous;
+pub mod array;
 pub mod content;
 pub mod domain;
 pub mod env;
 pub mod header;
+pub mod latest;
 mod lease;
 mod mapping;
 mod memory;
@@ -66,11 +70,14 @@ pub mod spsc;
 pub mod sweep;
 mod sys;
 mod takeover;
+pub mod view;
 
+pub use array::{Array, ArrayView};
 pub use content::{Content, Expected, Kind};
 pub use domain::{Domain, DomainError, Probe};
 pub use env::Env;
 pub use header::{Header, HeaderError};
+pub use latest::{Latest, LatestView};
 pub use messages::Messages;
 pub use mutex::Mutex;
 pub use name::{Name, NameError};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crosslane_core::WakeMode;
+use crosslane_core::latest::DEFAULT_CELLS;
 
 use crate::slab::{DEFAULT_SLAB_BYTES, SLAB_BYTES};
 
@@ -29,6 +30,7 @@ pub struct Options {
     pub(crate) wake: Option<WakeMode>,
     pub(crate) max_deliveries: u32,
     pub(crate) slab_bytes: u32,
+    pub(crate) cells: u32,
 }
 
 impl Default for Options {
@@ -39,7 +41,7 @@ impl Default for Options {
 
 impl Options {
     /// Directory `/dev/shm`, mode 0600, no prefault, read and write, no cap, an open timeout of 1 s, the wake mode that
-    /// the object likes best, 3 deliveries, slabs of 64 KiB.
+    /// the object likes best, 3 deliveries, slabs of 64 KiB, 3 cells.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -52,6 +54,7 @@ impl Options {
             wake: None,
             max_deliveries: 3,
             slab_bytes: DEFAULT_SLAB_BYTES,
+            cells: DEFAULT_CELLS,
         }
     }
 
@@ -81,7 +84,8 @@ impl Options {
     }
 
     /// Open for reading only: the opener keeps the segment from being swept, and can own nothing in it. Only for
-    /// segments as such, not for rings and locks.
+    /// segments as such, and what has an `open_view` ([`Array`](crate::Array), [`Latest`](crate::Latest)); not for rings and
+    /// locks.
     ///
     /// No protection against this process's own user, who can open the file again for writing.
     #[must_use]
@@ -110,6 +114,14 @@ impl Options {
     #[must_use]
     pub fn slab_bytes(mut self, bytes: u32) -> Self {
         self.slab_bytes = bytes.clamp(*SLAB_BYTES.start(), *SLAB_BYTES.end()).next_multiple_of(4096);
+        self
+    }
+
+    /// Creating a [`Latest`](crate::Latest): how many cells it has, 2..=255. A reader of large values whose writer is fast
+    /// is disturbed less often with more. Written into the segment; nothing to an opener.
+    #[must_use]
+    pub fn cells(mut self, cells: u32) -> Self {
+        self.cells = cells;
         self
     }
 

@@ -211,6 +211,8 @@ fn own(error: OpenError) -> CreateError {
         OpenError::Spsc(error) => CreateError::Spsc(error),
         OpenError::Record(error) => CreateError::Record(error),
         OpenError::Queue(error) => CreateError::Queue(error),
+        OpenError::Array(error) => CreateError::Array(error),
+        OpenError::Latest(error) => CreateError::Latest(error),
         OpenError::Slab(LookError::Corrupt) => CreateError::Slab(CarveError::Corrupt),
         OpenError::Domain(error) => CreateError::Domain(error),
         OpenError::Os(error) => CreateError::Os(error),

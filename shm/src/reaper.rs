@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | a queue, of items or messages | slots that name the dead: skipped, or to be delivered again | producers, consumers |
 //! | an spsc or record ring | nothing: an end keeps its dead owner's name until a successor claims it | both ends: they see `PeerDied` |
+//! | a newest value | nothing: its writer's end as above | readers: they see `WriterDied` |
 //! | a mutex | nothing: the word keeps the dead owner's name until a waiter takes over | one waiter, which takes over as `OwnerDied` and wakes the next |
 //! | others | nothing | nobody |
 //! | a slab | each object in it that this process has carved or opened | as theirs |
@@ -50,6 +51,7 @@
 use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 
+use crosslane_core::latest::Cells;
 use crosslane_core::mpmc::{self, Bytes, Payload};
 use crosslane_core::mutex::LockWord;
 use crosslane_core::prim::{AtomicU32, Ordering, fence};
@@ -175,6 +177,12 @@ fn object(map: &Mapping, offset: u64, content: &Content, domain: &Domain) {
             // of single bytes is no longer than one of any other items.
             let ring = unsafe { spsc::Ring::<u8>::attach(memory, len, capacity, content.wake) };
             ring.into_iter().for_each(|ring| ring.wake_all(&wait));
+        }
+        Kind::LATEST => {
+            // SAFETY: as in `queue`. Only the event word is touched, which lies in front of the cells; cells of single bytes
+            // are no longer than those of any other values.
+            let cells = unsafe { Cells::<u8>::attach(memory, len, capacity, content.wake) };
+            cells.into_iter().for_each(|cells| cells.wake_all(&wait));
         }
         Kind::RECORD => {
             // SAFETY: as in `queue`.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crosslane_core::prim::{WORD_BYTES, copy_in, copy_out};
 use crosslane_core::slab::{CarveError, LookError};
-use crosslane_core::{OwnerId, mpmc, record, spsc};
+use crosslane_core::{OwnerId, array, latest, mpmc, record, spsc};
 
 use crate::content::{Content, Kind};
 use crate::domain::{Domain, DomainError, Probe};
@@ -99,6 +99,10 @@ pub enum CreateError {
     Spsc(spsc::RingError),
     /// The capacity does not make a ring of records.
     Record(record::RingError),
+    /// Length and element type do not make an array.
+    Array(array::ArrayError),
+    /// Cells and value type do not make a newest value.
+    Latest(latest::CellsError),
     /// Capacity, element type or deliveries do not make a queue.
     Queue(mpmc::RingError),
     /// The slab has no room for the object, or its words are corrupt. The one slab that was named, or an empty one of
@@ -138,6 +142,10 @@ pub enum OpenError {
     Spsc(spsc::RingError),
     /// The segment's capacity and length do not make a ring of records.
     Record(record::RingError),
+    /// The segment's capacity and length do not make an array.
+    Array(array::ArrayError),
+    /// The segment's capacity and length do not make a newest value.
+    Latest(latest::CellsError),
     /// The segment's capacity, element and length do not make a queue.
     Queue(mpmc::RingError),
     /// The slab has no such object, or its entry is corrupt.
@@ -415,6 +423,30 @@ impl From<record::RingError> for CreateError {
     }
 }
 
+impl From<array::ArrayError> for CreateError {
+    fn from(error: array::ArrayError) -> Self {
+        Self::Array(error)
+    }
+}
+
+impl From<array::ArrayError> for OpenError {
+    fn from(error: array::ArrayError) -> Self {
+        Self::Array(error)
+    }
+}
+
+impl From<latest::CellsError> for CreateError {
+    fn from(error: latest::CellsError) -> Self {
+        Self::Latest(error)
+    }
+}
+
+impl From<latest::CellsError> for OpenError {
+    fn from(error: latest::CellsError) -> Self {
+        Self::Latest(error)
+    }
+}
+
 impl From<mpmc::RingError> for CreateError {
     fn from(error: mpmc::RingError) -> Self {
         Self::Queue(error)
@@ -463,6 +495,8 @@ impl fmt::Display for CreateError {
             Self::Unsupported(error) => write!(f, "the system lacks what segments need: {error}"),
             Self::Spsc(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),
+            Self::Array(error) => error.fmt(f),
+            Self::Latest(error) => error.fmt(f),
             Self::Queue(error) => error.fmt(f),
             Self::Slab(error) => error.fmt(f),
             Self::Alignment { align } => write!(f, "a value aligned to {align} bytes: at most 128 is possible"),
@@ -481,6 +515,8 @@ impl fmt::Display for OpenError {
             Self::ReadOnly => f.write_str("the segment is open for reading only"),
             Self::Spsc(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),
+            Self::Array(error) => error.fmt(f),
+            Self::Latest(error) => error.fmt(f),
             Self::Queue(error) => error.fmt(f),
             Self::Slab(error) => error.fmt(f),
             Self::Domain(error) => error.fmt(f),

@@ -59,7 +59,7 @@ fn each_corrupt_field_has_its_error() {
         (16, u64s(u64::MAX), HeaderError::FileLength { found: total, expected: u64::MAX }),
         (40, u32s(0), layout(total)),
         (44, u32s(77), HeaderError::WrongKind { found: Kind::custom(77), expected: Kind::SPSC }),
-        (48, u64s(5), HeaderError::WrongType { found: 5, expected: u64::FINGERPRINT }),
+        (48, u64s(5), HeaderError::WrongType { found: 5, expected: u64::FINGERPRINT, type_name: "u64" }),
         (56, u32s(16), element(16, 8)),
         (60, u32s(4), element(8, 4)),
         (120, u64s(3), HeaderError::WakeMode { found: None, expected: None }),
@@ -112,7 +112,7 @@ fn what_the_opener_insists_on_is_compared() {
     );
     assert_eq!(
         open_elsewhere::<i64>(&dir, &options),
-        HeaderError::WrongType { found: u64::FINGERPRINT, expected: i64::FINGERPRINT }
+        HeaderError::WrongType { found: u64::FINGERPRINT, expected: i64::FINGERPRINT, type_name: "i64" }
     );
     let content = owner.segment().header().content;
     let all = Expected {
@@ -120,6 +120,7 @@ fn what_the_opener_insists_on_is_compared() {
         elem_size: Some(content.elem_size),
         elem_align: content.elem_align,
         fingerprint: content.fingerprint,
+        type_name: "u64",
         capacity: Some(5),
         wake: None,
     };
