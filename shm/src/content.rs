@@ -34,6 +34,8 @@ impl Kind {
     pub const SLAB: Self = Self(16);
     /// A [`Shared`](crate::Shared).
     pub const SHARED: Self = Self(17);
+    /// [`Frozen`](crate::Frozen) elements.
+    pub const FROZEN: Self = Self(18);
 
     /// A kind of the caller's own; numbers below 0x1_0000 belong to this project.
     #[must_use]
@@ -156,6 +158,7 @@ impl fmt::Display for Kind {
             Self::LATEST => f.write_str("a newest value"),
             Self::SLAB => f.write_str("a slab"),
             Self::SHARED => f.write_str("a shared value"),
+            Self::FROZEN => f.write_str("frozen elements"),
             Self(number) => write!(f, "kind {number:#x}"),
         }
     }

@@ -6,13 +6,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr::NonNull;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::header::HEADER_BYTES;
 use crate::options::MAX_PREFAULT_BYTES;
 use crate::slab::notes::Notes;
 use crate::sys::call::OsError;
-use crate::sys::gate::Gated;
+use crate::sys::gate::{self, Gated};
 
 /// Mappings up to this size are always prefaulted: cheaper than the faults of their first use. In bytes.
 const ALWAYS_PREFAULT_BYTES: u64 = 64 << 10;
@@ -35,12 +35,22 @@ impl Mapping {
         let len = len.map_err(|_| OsError { call: "mmap", errno: libc::ENOMEM })?;
         let mut options = MmapOptions::new();
         options.len(len);
-        if len_bytes <= if prefault { MAX_PREFAULT_BYTES } else { ALWAYS_PREFAULT_BYTES } {
+        if is_prefaulted(len_bytes, prefault) {
             options.populate();
         }
         let raw = if read_only { options.map_raw_read_only(fd.as_raw_fd()) } else { options.map_raw(fd.as_raw_fd()) };
         let raw = raw.map_err(|error| OsError::from_io("mmap", &error))?;
         Ok(Self { raw, read_only, notes: Gated::new(Notes::new()) })
+    }
+
+    /// As [`new`](Self::new), for writing, and with `fork()` children that get nothing of it: there is no moment at which
+    /// one could.
+    pub(crate) fn not_inherited(fd: BorrowedFd<'_>, len_bytes: u64, prefault: bool) -> Result<Self, OsError> {
+        // Forks wait outside until the advice is given.
+        let _gate = gate::enter();
+        let map = Self::new(fd, len_bytes, false, prefault)?;
+        map.raw.advise(Advice::DontFork).map_err(|error| OsError::from_io("madvise(MADV_DONTFORK)", &error))?;
+        Ok(map)
     }
 
     /// The first byte, page-aligned.
@@ -83,5 +93,21 @@ impl Mapping {
 
     pub(crate) fn is_read_only(&self) -> bool {
         self.read_only
+    }
+}
+
+/// Whether a mapping of `len_bytes` bytes is made with its pages present.
+fn is_prefaulted(len_bytes: u64, asked: bool) -> bool {
+    len_bytes <= if asked { MAX_PREFAULT_BYTES } else { ALWAYS_PREFAULT_BYTES }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefaulting_is_capped_and_small_mappings_are_always_whole() {
+        assert!(is_prefaulted(MAX_PREFAULT_BYTES, true) && !is_prefaulted(MAX_PREFAULT_BYTES + 1, true));
+        assert!(is_prefaulted(64 << 10, false) && !is_prefaulted((64 << 10) + 1, false));
     }
 }

@@ -131,7 +131,8 @@ pub enum OpenError {
     Busy,
     /// It is not the segment that was asked for.
     Header(HeaderError),
-    /// The memory behind the fd is not sealed against being cut short: no segment of ours that travels by fd.
+    /// The memory behind the fd is not sealed against being cut short, so no segment of ours that travels by fd; or not
+    /// against being written, so not frozen.
     NotSealed {
         /// The seals found.
         found: i32,
@@ -175,7 +176,32 @@ pub enum CopyError {
     Object(Kind),
 }
 
+/// A segment without its mapping.
+pub(crate) struct Parts {
+    pub(crate) header: Header,
+    pub(crate) fd: Arc<OwnedFd>,
+    hold: Hold,
+}
+
 impl Segment {
+    /// Takes the mapping off, if nobody else in this process has it.
+    pub(crate) fn into_parts(self) -> Result<(Parts, Mapping), Box<Self>> {
+        let Self { header, map, hold, fd } = self;
+        match Arc::try_unwrap(map) {
+            Ok(map) => Ok((Parts { header, fd, hold }, map)),
+            Err(map) => Err(Box::new(Self { header, map, hold, fd })),
+        }
+    }
+
+    pub(crate) fn from_parts(parts: Parts, map: Mapping) -> Self {
+        let Parts { header, fd, hold } = parts;
+        Self { header, map: Arc::new(map), hold, fd }
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.map.is_read_only()
+    }
+
     pub(crate) fn new(header: Header, map: Arc<Mapping>, hold: Hold, fd: Arc<OwnedFd>) -> Self {
         if let Hold::Member(domain) = &hold {
             domain.mapped().note(&map, &header);
@@ -328,6 +354,17 @@ pub(crate) fn reserve(
     options: &Options,
     make_file: impl FnOnce() -> Result<OwnedFd, OsError>,
 ) -> Result<(Header, OwnedFd, Mapping), CreateError> {
+    let (header, fd) = reserve_file(header, options, make_file)?;
+    let map = Mapping::new(fd.as_fd(), header.total_len_bytes, false, options.prefault)?;
+    Ok((header, fd, map))
+}
+
+/// Steps 1 and 3 of creation, around `make_file`, which is step 2.
+pub(crate) fn reserve_file(
+    header: Option<Header>,
+    options: &Options,
+    make_file: impl FnOnce() -> Result<OwnedFd, OsError>,
+) -> Result<(Header, OwnedFd), CreateError> {
     let wanted = header.as_ref().map_or(u64::MAX, |header| header.total_len_bytes);
     memory::check(wanted, options.memory_cap_bytes)
         .map_err(|Shortage { available }| CreateError::NotEnoughMemory { wanted, available })?;
@@ -339,8 +376,7 @@ pub(crate) fn reserve(
         }
         _ => error.into(),
     })?;
-    let map = Mapping::new(fd.as_fd(), wanted, false, options.prefault)?;
-    Ok((header, fd, map))
+    Ok((header, fd))
 }
 
 /// Step 5 of creation.
@@ -511,7 +547,7 @@ impl fmt::Display for OpenError {
             Self::NotFound => f.write_str("there is no segment of that name"),
             Self::Busy => f.write_str("another process is opening or removing the name"),
             Self::Header(error) => error.fmt(f),
-            Self::NotSealed { found } => write!(f, "the memory's size is not sealed (seals {found:#x})"),
+            Self::NotSealed { found } => write!(f, "the memory is not sealed as it must be (seals {found:#x})"),
             Self::ReadOnly => f.write_str("the segment is open for reading only"),
             Self::Spsc(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),

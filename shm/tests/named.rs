@@ -453,3 +453,25 @@ fn random_names_in_the_default_directory_leave_nothing() {
     drop(owner);
     assert!(!fs::exists(format!("/dev/shm/{random}")).unwrap());
 }
+
+#[test]
+fn a_read_only_opener_sees_what_is_written_and_writes_nothing() {
+    let dir = Dir::new();
+    let owner = create(&dir, "s").unwrap();
+    fork(|_| {
+        let reader =
+            Segment::open(&name("s"), &Expected::bytes(), &dir.options().read_only(true).prefault(true)).unwrap();
+        owner.copy_in(8, &[5; 8]).unwrap();
+        let mut seen = [0; 8];
+        reader.copy_out(8, &mut seen).unwrap();
+        assert_eq!(seen, [5; 8]);
+        assert_eq!(reader.copy_in(8, &[6; 8]), Err(CopyError::ReadOnly));
+        // It owns nothing: no id, and no surroundings for an object's handle.
+        assert!(reader.domain().is_none() && reader.env().is_none());
+        assert_eq!(reader.rejoin().unwrap_err(), OpenError::ReadOnly);
+        // The fd could not write either.
+        let file = fs::File::from(std::os::fd::AsFd::as_fd(&*reader).try_clone_to_owned().unwrap());
+        assert!(file.write_at(&[1], 0).is_err());
+    })
+    .join();
+}

@@ -15,6 +15,9 @@ const RESERVE_STEP_BYTES: u64 = 64 << 20;
 /// Seals without which a mapping of a memfd could be cut short under us.
 pub(crate) const SIZE_SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
 
+/// Seals under which a memfd's bytes never change again.
+pub(crate) const FROZEN_SEALS: i32 = SIZE_SEALS | libc::F_SEAL_WRITE;
+
 /// Which file an fd or a name leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileKey {
@@ -119,8 +122,13 @@ pub(crate) fn reserve(fd: BorrowedFd<'_>, len_bytes: u64) -> Result<(), OsError>
 
 /// Forbids every change of a memfd's size, for everybody and for ever.
 pub(crate) fn seal_size(fd: BorrowedFd<'_>) -> Result<(), OsError> {
+    seal(fd, SIZE_SEALS)
+}
+
+/// Adds `seals` to a memfd's, for everybody and for ever; `EBUSY` for the write seal while a writable mapping is left.
+pub(crate) fn seal(fd: BorrowedFd<'_>, seals: i32) -> Result<(), OsError> {
     // SAFETY: takes no memory.
-    check("fcntl(F_ADD_SEALS)", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, SIZE_SEALS) }).map(drop)
+    check("fcntl(F_ADD_SEALS)", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
 }
 
 /// The seals of a file; 0 for files that cannot have any.
