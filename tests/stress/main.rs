@@ -1,6 +1,6 @@
 //! Real processes on real segments for a while, with everything that can be counted counted exactly.
 //!
-//! `cargo test -p crosslane-tests --test stress` takes about four seconds; `-- --seconds 30` spreads that much over the
+//! `cargo test -p crosslane-tests --test stress` takes about six seconds; `-- --seconds 30` spreads that much over the
 //! cases, `-- --case TEXT` runs only those whose name contains TEXT, `-- --seed N` repeats a run's choices. Processes and
 //! kernel decide the rest: a seed makes a failure likelier to come again, not certain.
 //!
@@ -8,7 +8,9 @@
 //!   wake-up is lost;
 //! - `locks`: four processes count behind a mutex and are killed and replaced: the sum is exact;
 //! - `restart`: either end of a ring is killed and replaced under load: nothing is lost, and an item comes again only
-//!   when a consumer died.
+//!   when a consumer died;
+//! - `killer`: sixteen processes at one queue, one of which is killed every 20 ms and replaced: each item is processed, and
+//!   again only when a consumer died.
 //!
 //! At the end no descriptor, no process and no name may be left.
 
@@ -16,6 +18,8 @@
 mod choice;
 #[cfg(target_os = "linux")]
 mod flow;
+#[cfg(target_os = "linux")]
+mod killer;
 #[cfg(target_os = "linux")]
 mod locks;
 #[cfg(target_os = "linux")]

@@ -11,10 +11,10 @@ use crosslane_shm::{Domain, Options};
 use crosslane_tests::watchdog;
 
 use crate::choice::Choice;
-use crate::{flow, locks, restart};
+use crate::{flow, killer, locks, restart};
 
 /// Seconds of all cases together, if nothing is said.
-const SECONDS: f64 = 4.0;
+const SECONDS: f64 = 6.0;
 
 /// What a case is given.
 pub(crate) struct Given {
@@ -25,24 +25,28 @@ pub(crate) struct Given {
     pub(crate) options: Options,
 }
 
-type Case = (&'static str, fn(Given) -> String);
+/// Name, share of the time, body.
+type Case = (&'static str, u32, fn(Given) -> String);
 
-const CASES: [Case; 15] = [
-    ("flow spsc fenced", flow::spsc_fenced),
-    ("flow spsc asymmetric", flow::spsc_asymmetric),
-    ("flow spsc polling", flow::spsc_polling),
-    ("flow spsc without fences (control)", flow::spsc_without_fences),
-    ("flow spsc without wakes (control)", flow::spsc_without_wakes),
-    ("flow spsc batches", flow::spsc_batches),
-    ("flow record", flow::record),
-    ("flow record batches", flow::record_batches),
-    ("locks guards", locks::guards),
-    ("locks copies", locks::copies),
-    ("locks stopped, not killed", locks::stopped),
-    ("locks left out (control)", locks::without),
-    ("restart spsc", restart::spsc),
-    ("restart spsc released first (control)", restart::spsc_released_first),
-    ("restart record", restart::record),
+const CASES: [Case; 18] = [
+    ("flow spsc fenced", 1, flow::spsc_fenced),
+    ("flow spsc asymmetric", 1, flow::spsc_asymmetric),
+    ("flow spsc polling", 1, flow::spsc_polling),
+    ("flow spsc without fences (control)", 1, flow::spsc_without_fences),
+    ("flow spsc without wakes (control)", 1, flow::spsc_without_wakes),
+    ("flow spsc batches", 1, flow::spsc_batches),
+    ("flow record", 1, flow::record),
+    ("flow record batches", 1, flow::record_batches),
+    ("locks guards", 1, locks::guards),
+    ("locks copies", 1, locks::copies),
+    ("locks stopped, not killed", 1, locks::stopped),
+    ("locks left out (control)", 1, locks::without),
+    ("restart spsc", 1, restart::spsc),
+    ("restart spsc released first (control)", 1, restart::spsc_released_first),
+    ("restart record", 1, restart::record),
+    ("killer queue", 10, killer::queue),
+    ("killer messages", 4, killer::messages),
+    ("killer acknowledged first (control)", 1, killer::acknowledged_first),
 ];
 
 struct Args {
@@ -72,14 +76,15 @@ pub(crate) fn run() -> ExitCode {
     watchdog::restrain();
     let args = args();
     println!("seed {}", args.seed);
-    let chosen: Vec<_> = CASES.iter().filter(|(name, _)| name.contains(&args.case)).collect();
+    let chosen: Vec<_> = CASES.iter().filter(|(name, ..)| name.contains(&args.case)).collect();
     assert!(!chosen.is_empty(), "no case contains {:?}", args.case);
-    let time = Duration::from_secs_f64(args.seconds / chosen.len() as f64);
+    let share = args.seconds / chosen.iter().map(|(_, share, _)| f64::from(*share)).sum::<f64>();
     // What is made once, and kept, is made before the count.
     let family = Domain::family().expect("a family");
     let fds = open_fds();
     let folder = Folder::new();
-    for (name, case) in &chosen {
+    for (name, shares, case) in &chosen {
+        let time = Duration::from_secs_f64(share * f64::from(*shares));
         // Far more than a case needs on a busy machine.
         watchdog::watch(name, 60 + 10 * u32::try_from(time.as_secs()).unwrap_or(60));
         let options = Options::new().directory(&folder.0);
