@@ -13,6 +13,7 @@ with_rustup() {
     timeout 60 rustup target add "${targets[@]}" >/dev/null 2>&1 || return 1
     for t in "${targets[@]}"; do
         cargo build --quiet -p crosslane-core --target "$t"
+        cargo build --quiet -p crosslane-core --target "$t" --features zerocopy,bytemuck
         echo "built for $t with $(rustc --version)"
     done
 }

@@ -16,11 +16,22 @@
 //! not rest on it.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "bytemuck")]
+mod bytemuck;
+#[cfg(feature = "zerocopy")]
+mod zerocopy;
+
+#[cfg(feature = "bytemuck")]
+pub use self::bytemuck::Bytemuck;
+#[cfg(feature = "zerocopy")]
+pub use self::zerocopy::Zerocopy;
+
 /// A type whose every bit pattern is a value, with no padding, no pointer and no destructor, so that bytes which
 /// another process wrote are always a value of it.
 ///
 /// Implemented for the fixed-width integers and floats up to 64 bits and for arrays of `Plain`; `#[derive(Plain)]` of
-/// `crosslane-derive` (feature `derive` of this crate) does it for `#[repr(C)]` structs.
+/// `crosslane-derive` (feature `derive` of this crate) does it for `#[repr(C)]` structs. Types that have the traits of
+/// `zerocopy` or `bytemuck` already come along in `plain::Zerocopy` and `plain::Bytemuck` (features of those names).
 ///
 /// Not implemented for:
 /// - `usize` and `isize`: their size differs between builds;
@@ -80,6 +91,8 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 const SCALAR: u64 = 1;
 const ARRAY: u64 = 2;
 const STRUCT: u64 = 3;
+#[cfg(any(feature = "zerocopy", feature = "bytemuck"))]
+const ADAPTER: u64 = 4;
 
 impl Fingerprint {
     /// A scalar: its name and size in bytes.
@@ -95,6 +108,14 @@ impl Fingerprint {
     /// A struct: its name without path, its size and alignment in bytes. Its fields follow in the order of their offsets.
     pub const fn of_struct(name: &str, size_bytes: usize, align_bytes: usize) -> Self {
         Self(FNV_OFFSET).number(STRUCT).text(name).number(size_bytes as u64).number(align_bytes as u64)
+    }
+
+    /// A type of which only another crate's traits are known: the crate's name, the version that its user gives it, its
+    /// size and alignment in bytes.
+    #[cfg(any(feature = "zerocopy", feature = "bytemuck"))]
+    const fn of_adapter(name: &str, version: u64, size_bytes: usize, align_bytes: usize) -> Self {
+        let described = Self(FNV_OFFSET).number(ADAPTER).text(name).number(version);
+        described.number(size_bytes as u64).number(align_bytes as u64)
     }
 
     /// Adds a field: its name, its offset in bytes and its type's fingerprint.
