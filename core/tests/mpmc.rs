@@ -516,8 +516,8 @@ fn dead_letters_can_be_looked_at_and_stay() {
         drop(queue.try_take().unwrap());
     }
     for _ in 0..3 {
-        let seen: Vec<u64> = queue.letters().unwrap().map(|letter| *letter).collect();
-        assert_eq!((seen, queue.dead_letters()), (vec![10, 20], 2));
+        let seen: Vec<(u64, u32)> = queue.letters().unwrap().map(|letter| (*letter, letter.attempts())).collect();
+        assert_eq!((seen, queue.dead_letters()), (vec![(10, 2), (20, 2)], 2));
         assert_eq!(queue.try_pop(), Err(PopError::Empty), "looking delivers nothing");
     }
     let taken: Vec<u64> = queue.letters().unwrap().filter(|letter| **letter == 20).map(|letter| letter.ack()).collect();

@@ -138,7 +138,7 @@ impl<T> Deref for Attached<T> {
 impl Segment {
     /// Creates a segment of `len_bytes` zero bytes under `name`.
     ///
-    /// A dead leftover of that name is replaced. Blocks for the reservation of the memory, and while another process is
+    /// A dead leftover of that name is replaced, unless [`Options::leave_dead`] is set. Blocks for the reservation of the memory, and while another process is
     /// opening or removing the name, at most for [`Options::open_timeout`].
     ///
     /// # Errors
@@ -178,7 +178,7 @@ impl Segment {
         let path = path(name, options)?;
         let deadline = deadline(options);
         if content.len_bytes > CHEAP_BYTES && file::stat_path(&path)?.is_some() {
-            make_room(&path, deadline)?;
+            make_room(&path, options, deadline)?;
         }
         let make_file = || file::tmpfile(&options.directory, options.mode);
         let (header, fd, map) = segment::reserve(Header::new(content, None), options, make_file)?;
@@ -190,7 +190,7 @@ impl Segment {
         loop {
             match file::link(fd.as_fd(), &path) {
                 Ok(()) => break,
-                Err(error) if error.errno == libc::EEXIST => make_room(&path, deadline)?,
+                Err(error) if error.errno == libc::EEXIST => make_room(&path, options, deadline)?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -242,9 +242,9 @@ fn ground(fd: &Arc<OwnedFd>, map: &Arc<Mapping>, key: FileKey, header: &Header) 
 }
 
 /// Step 5 of creation: returns when the name may be free.
-fn make_room(path: &CString, deadline: Option<Instant>) -> Result<(), CreateError> {
+fn make_room(path: &CString, options: &Options, deadline: Option<Instant>) -> Result<(), CreateError> {
     loop {
-        let creator = match takeover::vacate(path)? {
+        let creator = match takeover::vacate(path, options.leave_dead)? {
             Vacated::Removed | Vacated::Gone => return Ok(()),
             Vacated::Living { creator } => return Err(CreateError::NameInUse { creator: Some(creator) }),
             Vacated::Foreign => return Err(CreateError::NameInUse { creator: None }),

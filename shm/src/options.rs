@@ -29,6 +29,7 @@ pub struct Options {
     pub(crate) open_timeout: Duration,
     pub(crate) wake: Option<WakeMode>,
     pub(crate) max_deliveries: u32,
+    pub(crate) leave_dead: bool,
     pub(crate) slab_bytes: u32,
     pub(crate) cells: u32,
 }
@@ -53,6 +54,7 @@ impl Options {
             open_timeout: Duration::from_secs(1),
             wake: None,
             max_deliveries: 3,
+            leave_dead: false,
             slab_bytes: DEFAULT_SLAB_BYTES,
             cells: DEFAULT_CELLS,
         }
@@ -122,6 +124,17 @@ impl Options {
     #[must_use]
     pub fn cells(mut self, cells: u32) -> Self {
         self.cells = cells;
+        self
+    }
+
+    /// Creating under a name: a segment that nobody has open any more keeps it, and the creation fails with
+    /// [`NameInUse`](crate::CreateError::NameInUse), where it would be replaced.
+    ///
+    /// For what outlives its users, like the jobs in a queue: open it, and only if there is none create it. Somebody else may
+    /// create it, use it and end between the two.
+    #[must_use]
+    pub fn leave_dead(mut self, leave: bool) -> Self {
+        self.leave_dead = leave;
         self
     }
 

@@ -46,7 +46,7 @@ pub fn sweep_in(directory: impl AsRef<Path>) -> Result<Swept, OsError> {
         let entry = entry.map_err(|error| OsError::from_io("readdir", &error))?;
         // A file whose name could not be a segment's is none.
         let Some(name) = entry.file_name().to_str().and_then(|text| Name::new(text).ok()) else { continue };
-        let vacated = file::c_path(&entry.path()).and_then(|path| takeover::vacate(&path));
+        let vacated = file::c_path(&entry.path()).and_then(|path| takeover::vacate(&path, false));
         match vacated {
             Ok(Vacated::Removed) => swept.removed.push(name),
             Ok(Vacated::Living { .. } | Vacated::Busy { .. }) => swept.kept.push(name),

@@ -64,7 +64,7 @@ pub(crate) enum Vacated {
     Removed,
     /// The name led nowhere, or elsewhere in the end.
     Gone,
-    /// A segment that somebody has open.
+    /// A segment that somebody has open, or that is to be left alone.
     Living { creator: u32 },
     /// Somebody opens or removes it just now.
     Busy { creator: u32 },
@@ -72,8 +72,8 @@ pub(crate) enum Vacated {
     Foreign,
 }
 
-/// Removes the name `path` if it leads to a segment that nobody has open. Does not block.
-pub(crate) fn vacate(path: &CStr) -> Result<Vacated, OsError> {
+/// Removes the name `path` if it leads to a segment that nobody has open; with `leave_dead` only looks. Does not block.
+pub(crate) fn vacate(path: &CStr, leave_dead: bool) -> Result<Vacated, OsError> {
     let fd = match file::open(path, false) {
         Ok(fd) => std::fs::File::from(fd),
         Err(error) => {
@@ -100,7 +100,7 @@ pub(crate) fn vacate(path: &CStr) -> Result<Vacated, OsError> {
     if !leads_to(path, key)? {
         return Ok(Vacated::Gone);
     }
-    if is_alive {
+    if is_alive || leave_dead {
         return Ok(Vacated::Living { creator });
     }
     file::unlink(path)?;

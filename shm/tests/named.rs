@@ -212,6 +212,21 @@ fn creating_over_a_dead_leftover_works_and_starts_afresh() {
 }
 
 #[test]
+fn a_creator_that_leaves_the_dead_alone_finds_the_name_in_use() {
+    let dir = Dir::new();
+    leftover(&dir, "s", b"leftover");
+    for len in [8, 1 << 20] {
+        let error = Segment::create(&name("s"), len, &dir.options().leave_dead(true)).unwrap_err();
+        assert!(matches!(error, CreateError::NameInUse { creator: Some(_) }), "{error}");
+    }
+    let opened = Segment::open(&name("s"), &Expected::bytes(), &dir.options()).unwrap();
+    assert_eq!(mark(&opened), *b"leftover");
+    drop(opened);
+    drop(Segment::create(&name("s"), 8, &dir.options()).unwrap());
+    drop(Segment::create(&name("s"), 8, &dir.options().leave_dead(true)).unwrap());
+}
+
+#[test]
 fn a_leftover_can_be_opened_until_it_is_swept() {
     let dir = Dir::new();
     leftover(&dir, "s", b"leftover");

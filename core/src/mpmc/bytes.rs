@@ -291,7 +291,7 @@ impl<E: Wait + Liveness, K> BytesDelivery<'_, '_, E, K> {
         self.len_bytes
     }
 
-    /// Earlier deliveries of this message, 0..=6.
+    /// Earlier deliveries of this message: 0..=6, of a dead letter 1..=7.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.claimed.attempts

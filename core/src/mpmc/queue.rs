@@ -382,7 +382,7 @@ pub struct Delivery<'a, 'm, T: Plain, E: Wait + Liveness, K = Untrusted> {
 }
 
 impl<T: Plain, E: Wait + Liveness, K> Delivery<'_, '_, T, E, K> {
-    /// Earlier deliveries of this item, 0..=6: their consumers died or gave it back.
+    /// Earlier deliveries of this item, whose consumers died or gave it back: 0..=6, of a dead letter 1..=7.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.claimed.attempts

@@ -145,7 +145,8 @@ impl Ring<'_> {
     fn after_delivery(&self, lap: u64, attempts: u32) -> SlotWord {
         // ORDERING: Relaxed. Written before the queue was shared.
         let max = self.rare().max_attempts.load(Ordering::Relaxed).clamp(1, MAX_ATTEMPTS);
-        let attempts = (attempts + 1).min(MAX_ATTEMPTS);
+        // A dead letter that was only looked at keeps its number.
+        let attempts = (attempts + 1).min(max);
         let state = if attempts >= max { State::DeadLetter } else { State::Returned };
         SlotWord::new(lap, state, attempts)
     }
