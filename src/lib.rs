@@ -22,7 +22,7 @@ pub use crosslane_shm::{Array, ArrayView, Latest, LatestView, Messages, Queue, R
 #[doc(inline)]
 pub use crosslane_shm::{Attached, CreateError, Mutex, Name, NameError, OpenError, Options, Owner, Segment};
 #[doc(inline)]
-pub use crosslane_shm::{FreezeError, Frozen, ObjectId, Shared, Slab, Slabs};
+pub use crosslane_shm::{FreezeError, Frozen, ObjectId, RawOwner, RawSegment, Shared, Slab, Slabs};
 #[doc(inline)]
 pub use crosslane_sync::{LockError, MutexGuard, Repair};
 

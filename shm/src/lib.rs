@@ -26,6 +26,9 @@
 //! | show many readers the newest value of something | [`Latest`] |
 //! | put many small objects into one segment, without a file descriptor each | [`Slab`], [`Slabs`] |
 //! | share memory of a layout of one's own | [`Segment`] |
+//! | share one value made of atomics, in place | [`Shared`] |
+//! | publish a table that never changes again, borrowed as `&[T]` | [`Frozen`] |
+//! | share memory with Python's `SharedMemory` or the `shared_memory` crate | [`RawSegment`] |
 //! | know who takes part, and who is proven dead | [`Domain`] |
 //! | give handles of `crosslane-core` and `crosslane-sync` surroundings of one's own making | [`Env`] |
 //! | remove what dead programs left in `/dev/shm` | [`sweep()`] |
@@ -44,6 +47,8 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("crosslane-shm needs Linux: memfds, O_TMPFILE and open file description locks");
 
+#[cfg(feature = "shared_memory")]
+pub mod adopted;
 pub mod anonymous;
 pub mod array;
 pub mod content;
@@ -62,6 +67,7 @@ pub mod named;
 pub mod options;
 mod place;
 pub mod queue;
+pub mod raw;
 mod reaper;
 pub mod record;
 pub mod segment;
@@ -86,6 +92,7 @@ pub use name::{Name, NameError};
 pub use named::{Attached, Owner};
 pub use options::Options;
 pub use queue::Queue;
+pub use raw::{RawOwner, RawSegment};
 pub use record::Record;
 pub use segment::{CopyError, CreateError, OpenError, Segment};
 pub use shared::Shared;

@@ -73,6 +73,20 @@ impl Name {
         Self(format!("crosslane-{:032x}", u128::from_ne_bytes(random::bytes())).into())
     }
 
+    /// The name that `shm_open` knows as `text`, which may start with a `/`: what Python's `SharedMemory.name` and the
+    /// `shared_memory` crate's `get_os_id` give.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    ///
+    /// # Examples
+    /// ```
+    /// assert_eq!(crosslane_shm::Name::posix("/psm_21467c46").unwrap().as_str(), "psm_21467c46");
+    /// ```
+    pub fn posix(text: &str) -> Result<Self, NameError> {
+        Self::new(text.strip_prefix('/').unwrap_or(text))
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -149,6 +149,15 @@ pub enum OpenError {
     Latest(latest::CellsError),
     /// The segment's capacity, element and length do not make a queue.
     Queue(mpmc::RingError),
+    /// A header-less segment is no whole number of elements long, empty, or not of the expected length.
+    Length {
+        /// Its length, in bytes.
+        len_bytes: u64,
+        /// An element's size, in bytes.
+        elem_size: u64,
+        /// The number of elements asked for, if one was.
+        expected: Option<u64>,
+    },
     /// The slab has no such object, or its entry is corrupt.
     Slab(LookError),
     /// The lease domain could not be joined.
@@ -370,13 +379,16 @@ pub(crate) fn reserve_file(
         .map_err(|Shortage { available }| CreateError::NotEnoughMemory { wanted, available })?;
     let header = header.ok_or(CreateError::NotEnoughMemory { wanted, available: u64::MAX })?;
     let fd = make_file()?;
-    file::reserve(fd.as_fd(), wanted).map_err(|error| match error.errno {
-        libc::ENOSPC | libc::ENOMEM | libc::EFBIG => {
-            CreateError::NoSpace { wanted, available: file::free_bytes(fd.as_fd()) }
-        }
-        _ => error.into(),
-    })?;
+    file::reserve(fd.as_fd(), wanted).map_err(|error| no_space(error, wanted, fd.as_fd()))?;
     Ok((header, fd))
+}
+
+/// What `error` of a reservation says.
+pub(crate) fn no_space(error: OsError, wanted: u64, fd: BorrowedFd<'_>) -> CreateError {
+    match error.errno {
+        libc::ENOSPC | libc::ENOMEM | libc::EFBIG => CreateError::NoSpace { wanted, available: file::free_bytes(fd) },
+        _ => error.into(),
+    }
 }
 
 /// Step 5 of creation.
@@ -548,6 +560,12 @@ impl fmt::Display for OpenError {
             Self::Busy => f.write_str("another process is opening or removing the name"),
             Self::Header(error) => error.fmt(f),
             Self::NotSealed { found } => write!(f, "the memory is not sealed as it must be (seals {found:#x})"),
+            Self::Length { len_bytes, elem_size, expected: Some(expected) } => {
+                write!(f, "{len_bytes} bytes found, {expected} elements of {elem_size} bytes expected")
+            }
+            Self::Length { len_bytes, elem_size, expected: None } => {
+                write!(f, "{len_bytes} bytes are no whole number of elements of {elem_size} bytes, or none")
+            }
             Self::ReadOnly => f.write_str("the segment is open for reading only"),
             Self::Spsc(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Segments shared with the real neighbours: Python's multiprocessing.shared_memory, and the shared_memory crate.
+set -euo pipefail
+. "$(dirname "$0")/lib/tools.sh"
+
+cargo test --quiet -p crosslane-shm --features shared_memory --test adopted
+cargo test --quiet -p crosslane-shm --features shared_memory --doc adopted
+echo "the shared_memory crate: tested"
+
+has python3 || apt_install python3-minimal libpython3-stdlib
+python3 -c 'import multiprocessing.shared_memory' 2>/dev/null || skip python3 "with multiprocessing.shared_memory not installed"
+cargo test --quiet -p crosslane-shm --test python
+echo "$(python3 --version): tested"
