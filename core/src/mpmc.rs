@@ -270,6 +270,8 @@ pub struct Ring<'m> {
     header: NonNull<Header>,
     words: NonNull<Word>,
     capacity: u32,
+    /// The capacity is 2 to this power.
+    lap_shift: u32,
     /// Words from one slot to the next.
     stride: u32,
     /// The word of a slot at which its payload starts.
@@ -283,6 +285,10 @@ pub struct Ring<'m> {
 unsafe impl Send for Ring<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Ring<'_> {}
+
+/// Where a slot of this ring begins, in words from the first slot. Only `Ring::slot` makes one.
+#[derive(Debug, Clone, Copy)]
+struct SlotStart(usize);
 
 /// Length and alignment of the payload of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -399,7 +405,8 @@ impl<'m> Ring<'m> {
         // SAFETY: the header's size is part of the layout's, which fits.
         let words = unsafe { memory.add(size_of::<Header>()) }.cast();
         let (payload, stride) = payload.words();
-        Ok(Self { header: memory.cast(), words, capacity, stride, payload, mode, memory: PhantomData })
+        let lap_shift = capacity.trailing_zeros();
+        Ok(Self { header: memory.cast(), words, capacity, lap_shift, stride, payload, mode, memory: PhantomData })
     }
 
     /// Slots of the queue.
@@ -442,6 +449,7 @@ impl<'m> Ring<'m> {
 
     /// Whether the queue was closed.
     #[must_use]
+    #[inline]
     pub fn is_closed(&self) -> bool {
         // ORDERING mpmc.closed: Acquire. Pairs with the Release in `close`: who sees it closed sees what was pushed
         // before.
@@ -479,27 +487,38 @@ impl<'m> Ring<'m> {
     }
 
     #[inline]
-    fn slot(&self, position: u64) -> NonNull<Word> {
+    fn slot(&self, position: u64) -> SlotStart {
         #[expect(clippy::cast_possible_truncation, reason = "below the capacity, which `layout` found addressable")]
         let index = (position & u64::from(self.capacity - 1)) as usize;
-        // SAFETY: `index < capacity`, and `attach` checked that `capacity` slots of `stride` words fit.
-        unsafe { self.words.add(index * self.stride as usize) }
+        SlotStart(index * self.stride as usize)
+    }
+
+    #[inline]
+    fn place(&self, slot: SlotStart) -> NonNull<Word> {
+        // SAFETY: made by `slot` from an index below the capacity, and `attach` checked that `capacity` slots of `stride`
+        // words fit.
+        unsafe { self.words.add(slot.0) }
+    }
+
+    #[inline]
+    fn word_of(&self, slot: SlotStart) -> &'m Word {
+        // SAFETY: the first word of a slot, valid for 'm.
+        unsafe { self.place(slot).as_ref() }
     }
 
     #[inline]
     fn word(&self, position: u64) -> &'m Word {
-        // SAFETY: the first word of a slot, valid for 'm.
-        unsafe { self.slot(position).as_ref() }
+        self.word_of(self.slot(position))
     }
 
     #[inline]
-    fn payload(&self, position: u64) -> NonNull<Word> {
+    fn payload(&self, slot: SlotStart) -> NonNull<Word> {
         // SAFETY: `payload < stride`, inside the slot.
-        unsafe { self.slot(position).add(self.payload as usize) }
+        unsafe { self.place(slot).add(self.payload as usize) }
     }
 
     #[inline]
     fn lap(&self, position: u64) -> u64 {
-        position >> self.capacity.trailing_zeros()
+        position >> self.lap_shift
     }
 }

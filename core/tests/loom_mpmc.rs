@@ -534,6 +534,74 @@ fn batches_pass_each_item_once() {
 }
 
 #[test]
+fn a_batch_is_read_before_its_slots_are_free() {
+    check("mpmc.batch_read", Some(2), 10, || {
+        let world = World::polling();
+        let queue = world.queue(3);
+        assert_eq!(queue.push_slice(&[10, 20]), Ok(2));
+        let popping = {
+            let queue = world.queue(1);
+            thread::spawn(move || {
+                let mut room = [0; 2];
+                let n = queue.pop_slice(&mut room).unwrap();
+                room[..n].to_vec()
+            })
+        };
+        let beside = queue.try_push(30).is_ok();
+        let got = [popping.join().unwrap(), drain(&queue)].concat();
+        assert_eq!(got, [10, 20, 30][..2 + usize::from(beside)]);
+        world.assert_whole(3);
+    });
+}
+
+/// A batch is claimed as a whole before its first item is there; what its producer's death leaves of it is a prefix.
+#[test]
+fn a_killed_producers_batch_ends_at_some_item() {
+    check_deaths("mpmc.batch_producer_killed", Some(2), 12, 410, |death| {
+        let world = World::polling();
+        let victim = {
+            let world = world.clone();
+            thread::spawn(move || world.victim(1, death, |queue| queue.push_slice(&[10, 20])))
+        };
+        let queue = world.queue(3);
+        let mut got: Vec<u64> = queue.try_pop().ok().into_iter().collect();
+        let done = victim.join().unwrap();
+        world.recover(1, 3);
+        got.extend(drain(&queue));
+        let expected = done.map_or(got.len(), |pushed| pushed.unwrap());
+        assert_eq!(got, [10, 20][..expected]);
+        world.assert_whole(3);
+    });
+}
+
+/// What a batch's consumer had not released comes again when it dies: a suffix, because it releases in order.
+#[test]
+fn a_killed_consumers_batch_comes_again_from_some_item_on() {
+    check_deaths("mpmc.batch_consumer_killed", Some(2), 12, 340, |death| {
+        let world = World::polling();
+        let queue = world.queue(3);
+        assert_eq!(queue.push_slice(&[10, 20]), Ok(2));
+        let victim = {
+            let world = world.clone();
+            thread::spawn(move || {
+                let mut room = [0; 2];
+                world.victim(1, death, |queue| queue.pop_slice(&mut room)).map(|n| room[..n.unwrap_or(0)].to_vec())
+            })
+        };
+        let beside = queue.try_push(30).is_ok();
+        let done = victim.join().unwrap();
+        world.recover(1, 3);
+        let mut got = drain(&queue);
+        if beside {
+            assert_eq!(got.pop(), Some(30));
+        }
+        let released = done.map_or(2 - got.len(), |batch| batch.len());
+        assert_eq!(got, [10, 20][released..]);
+        world.assert_whole(3);
+    });
+}
+
+#[test]
 fn messages_of_bytes_arrive_whole() {
     check("mpmc.bytes", Some(2), 50, || {
         let world = World::with(WakeMode::Polling, Bytes::payload(12).unwrap(), 7);

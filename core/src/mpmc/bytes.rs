@@ -263,12 +263,12 @@ impl<'m, E: Wait + Liveness, K> Bytes<'m, E, K> {
 
     fn length(&self, claimed: Claimed) -> &'m Word {
         // SAFETY: the first word of the payload, valid for 'm.
-        unsafe { self.handle.ring.payload(claimed.position).as_ref() }
+        unsafe { self.handle.ring.payload(claimed.slot).as_ref() }
     }
 
     fn storage(&self, claimed: Claimed) -> NonNull<Word> {
         // SAFETY: `new` checked that the payload is longer than its length word, or the message has no bytes.
-        unsafe { self.handle.ring.payload(claimed.position).add(1) }
+        unsafe { self.handle.ring.payload(claimed.slot).add(1) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::claim::Claimed;
+use super::claim::{Claimed, Run, Seen};
 use super::{PopError, PushError, Ring};
 use crate::event::Slept;
 use crate::owner::OwnerId;
@@ -36,7 +36,12 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
         if self.ring.is_closed() {
             return Err(PushError::Closed);
         }
-        match (self.ring.claim_to_write(me), patience) {
+        self.ring.claim_to_write_at_once(me).or_else(|seen| self.claim_to_write_slow(me, seen, patience))
+    }
+
+    #[cold]
+    fn claim_to_write_slow(&self, me: OwnerId, seen: Seen, patience: Patience) -> Result<Claimed, PushError> {
+        match (self.ring.claim_to_write_slow(me, seen), patience) {
             (Err(PushError::Full(_)), Patience::Forever) => self.wait_to_write(me, self.env.never()),
             (Err(PushError::Full(_)), Patience::Timeout(time)) => self.wait_to_write(me, self.env.after(time)),
             (done, _) => done,
@@ -46,8 +51,13 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
     #[inline]
     pub(super) fn claim_to_read(&self, patience: Patience) -> Result<Claimed, PopError> {
         let me = self.env.me().ok_or(PopError::Forked)?;
+        self.ring.claim_to_read_at_once(me).or_else(|seen| self.claim_to_read_slow(me, seen, patience))
+    }
+
+    #[cold]
+    fn claim_to_read_slow(&self, me: OwnerId, seen: Option<Seen>, patience: Patience) -> Result<Claimed, PopError> {
         let skip_busy = matches!(patience, Patience::TrySkippingBusy);
-        match (self.ring.claim_to_read(me, skip_busy), patience) {
+        match (self.ring.claim_to_read_slow(me, skip_busy, seen), patience) {
             (Err(PopError::Empty | PopError::Busy(_)), Patience::Forever) => self.wait_to_read(me, self.env.never()),
             (Err(PopError::Empty | PopError::Busy(_)), Patience::Timeout(time)) => {
                 self.wait_to_read(me, self.env.after(time))
@@ -55,6 +65,25 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
             (Err(PopError::Empty), _) if self.ring.is_closed() => self.drained(me),
             (done, _) => done,
         }
+    }
+
+    /// Claims at least one slot and at most `most`, in a row.
+    #[inline]
+    pub(super) fn claim_run_to_write(&self, most: usize) -> Result<Run, PushError> {
+        let me = self.env.me().ok_or(PushError::Forked)?;
+        if self.ring.is_closed() {
+            return Err(PushError::Closed);
+        }
+        let one = |seen| self.claim_to_write_slow(me, seen, Patience::Try).map(Run::of);
+        self.ring.claim_run_to_write(me, most).or_else(one)
+    }
+
+    /// Claims at least one item and at most `most`, in a row.
+    #[inline]
+    pub(super) fn claim_run_to_read(&self, most: usize) -> Result<Run, PopError> {
+        let me = self.env.me().ok_or(PopError::Forked)?;
+        let one = |seen| self.claim_to_read_slow(me, seen, Patience::Try).map(Run::of);
+        self.ring.claim_run_to_read(me, most).or_else(one)
     }
 
     #[inline]

@@ -137,15 +137,17 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
     /// As [`try_push`](Self::try_push), if nothing was pushed.
     ///
     /// # Crash
-    /// A process killed inside has pushed a prefix; one slot may be `Busy` until recovered.
+    /// A process killed inside has pushed a prefix; up to 16 slots behind that are `Busy` until recovered.
     pub fn push_slice(&self, items: &[T]) -> Result<usize, PushError> {
         let mut pushed = 0;
-        for item in items {
-            match self.handle.claim_to_write(Patience::Try) {
-                Ok(claimed) => {
-                    self.write(claimed, item);
-                    self.handle.ring.fill(claimed);
-                    pushed += 1;
+        while pushed < items.len() {
+            match self.handle.claim_run_to_write(items.len() - pushed) {
+                Ok(run) => {
+                    for (claimed, item) in run.claims(&self.handle.ring).zip(&items[pushed..]) {
+                        self.write(claimed, item);
+                    }
+                    run.claims(&self.handle.ring).for_each(|claimed| self.handle.ring.fill(claimed));
+                    pushed += run.len();
                 }
                 Err(error) if pushed == 0 => return Err(error),
                 Err(_) => break,
@@ -209,12 +211,14 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
     /// What a process killed inside had copied and not released is delivered again.
     pub fn pop_slice(&self, items: &mut [T]) -> Result<usize, PopError> {
         let mut popped = 0;
-        for item in items {
-            match self.handle.claim_to_read(Patience::Try) {
-                Ok(claimed) => {
-                    *item = self.read(claimed);
-                    self.handle.ring.free(claimed);
-                    popped += 1;
+        while popped < items.len() {
+            match self.handle.claim_run_to_read(items.len() - popped) {
+                Ok(run) => {
+                    for (claimed, item) in run.claims(&self.handle.ring).zip(&mut items[popped..]) {
+                        *item = self.read(claimed);
+                    }
+                    run.claims(&self.handle.ring).for_each(|claimed| self.handle.ring.free(claimed));
+                    popped += run.len();
                 }
                 Err(error) if popped == 0 => return Err(error),
                 Err(_) => break,
@@ -319,16 +323,14 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
     #[inline]
     fn write(&self, claimed: Claimed, item: &T) {
         // SAFETY: `item` is private, and `new` checked that a slot has room for a `T` rounded up to words.
-        unsafe {
-            copy_in(self.handle.ring.payload(claimed.position), core::ptr::from_ref(item).cast(), size_of::<T>())
-        };
+        unsafe { copy_in(self.handle.ring.payload(claimed.slot), core::ptr::from_ref(item).cast(), size_of::<T>()) };
     }
 
     #[inline]
     fn read(&self, claimed: Claimed) -> T {
         let mut item = MaybeUninit::<T>::uninit();
         // SAFETY: `item` is private, and `new` checked that a slot has room for a `T` rounded up to words.
-        unsafe { copy_out(item.as_mut_ptr().cast(), self.handle.ring.payload(claimed.position), size_of::<T>()) };
+        unsafe { copy_out(item.as_mut_ptr().cast(), self.handle.ring.payload(claimed.slot), size_of::<T>()) };
         // SAFETY: all bytes were written, and every bit pattern is a `T` because `T` is `Plain`.
         unsafe { item.assume_init() }
     }
@@ -364,7 +366,7 @@ impl<'m, T: Plain, E: Wait + Liveness> Queue<'m, T, E, Trusted> {
         // - `new` checked that a slot has room for a `T`, aligned for it;
         // - the slot is WRITING and ours, so by the protocol, to which the peers keep (`trust_peers`), nobody else
         //   touches it until the claim ends, which this value does.
-        let item = unsafe { InPlace::new(self.handle.ring.payload(claimed.position)) };
+        let item = unsafe { InPlace::new(self.handle.ring.payload(claimed.slot)) };
         Ok(Reservation { queue: self, claimed, item })
     }
 }

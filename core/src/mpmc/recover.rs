@@ -106,7 +106,7 @@ impl Ring<'_> {
         // ORDERING mpmc.full: Release. Pairs with the Acquire in `claim_item`. mpmc.free: and with the one in
         // `claim_to_write`, if it is a letter that is dropped.
         // A plain store ends the producer's release of the payload, so this one publishes it anew.
-        self.word(claimed.position).store(word.0, Ordering::Release);
+        self.word_of(claimed.slot).store(word.0, Ordering::Release);
         self.raise_returned();
         self.header().not_empty.0.wake(1, self.mode, wait);
     }

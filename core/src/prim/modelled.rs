@@ -18,6 +18,9 @@ pub(crate) fn pause() {
     loom::thread::yield_now();
 }
 
+/// Takes time, of which the model knows nothing.
+pub(crate) fn back_off(_: u32) {}
+
 /// A hint to the CPU, which changes no execution.
 pub(crate) fn prefetch(_: NonNull<Word>) {}
 

@@ -35,6 +35,15 @@ pub(crate) fn fence_after_rmw(order: core::sync::atomic::Ordering) {
     fence(order);
 }
 
+/// The pauses after a lost compare-and-swap, the `lost`-th in a row: 1, 2, 4 and so on up to 64.
+#[cfg(target_has_atomic = "64")]
+#[inline]
+pub(crate) fn back_off(lost: u32) {
+    for _ in 0..1_u32 << lost.min(6) {
+        pause();
+    }
+}
+
 #[cfg(target_has_atomic = "64")]
 mod words {
     #[cfg(not(crosslane_tsan))]
