@@ -23,6 +23,7 @@
 //! | permits that come back when their holder dies | [`BoundedSemaphore`] over [`Permits`](crosslane_core::lock::permits::Permits) |
 //! | a count that any process may raise and lower | [`Semaphore`] |
 //! | a lock of one's own behind the same guards | [`RawLock`]; [`LeaseLock`] is ours |
+//! | the mutex of the crate `raw_sync` that another program has in its memory | `RawSyncLock`, with the feature `raw-sync` |
 //! | a point in time that no change of the wall clock moves | [`Deadline`] |
 //! | to sleep and wake for a ring of `crosslane-core` | [`FutexWait`], or the parts: [`waiter`], [`futex`], [`membarrier`], [`spin`] |
 //!
@@ -39,6 +40,8 @@ mod lease_lock;
 pub mod membarrier;
 mod mutex;
 mod raw_lock;
+#[cfg(feature = "raw-sync")]
+mod raw_sync;
 mod rlock;
 mod semaphore;
 pub mod spin;
@@ -51,6 +54,8 @@ pub use deadline::Deadline;
 pub use lease_lock::LeaseLock;
 pub use mutex::{LockError, Mutex, MutexCell, MutexGuard, Repair};
 pub use raw_lock::{NotAcquired, RawLock};
+#[cfg(feature = "raw-sync")]
+pub use raw_sync::RawSyncLock;
 pub use rlock::{RLock, RLockCell, RLockGuard};
 pub use semaphore::{BoundedSemaphore, Permit, Semaphore};
 pub use waiter::{Deaths, FutexWait};
