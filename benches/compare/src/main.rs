@@ -1,21 +1,24 @@
 //! crosslane beside its rivals, and beside what the bare hardware and the bare system calls allow.
 //!
-//! `cargo run --release --manifest-path benches/compare/Cargo.toml -- [--quick] [--only TEXT] [--rounds N]`
+//! `cargo run --release --manifest-path benches/compare/Cargo.toml -- [--quick] [--only TEXT] [--rounds N] [--markdown]`
 //!
 //! Each round measures every contestant of a row once, in rotating order, and ratios are taken within a round, so a
 //! machine that wanders from second to second bends the absolute numbers and not the comparison. The two sides of a
 //! contestant are pinned to CPUs 0 and 1, processes and threads alike. How far these are from each other (a virtual
-//! machine's may be halves of one core now and far apart a minute later) stands under each row. Output is Markdown; `docs/benchmarks.md` keeps a
-//! run with what bounds the rows.
+//! machine's may be halves of one core now and far apart a minute later) stands under each row. Output is Markdown;
+//! with `--markdown` it is the table of `docs/benchmarks.md`.
 
+mod machine;
 mod row;
 mod rows;
+mod scratch;
 mod shared;
 mod sides;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: crosslane-compare [--quick] [--only TEXT] [--rounds N (at least 1)] [--list]";
+const USAGE: &str =
+    "usage: crosslane-compare [--quick] [--only TEXT] [--rounds N (at least 1)] [--markdown | --list]";
 
 /// Rounds of a full run: an odd number well above the 15 that a goal needs.
 const ROUNDS: usize = 25;
@@ -28,6 +31,7 @@ struct Options {
     only: Option<String>,
     rounds: Option<usize>,
     list: bool,
+    markdown: bool,
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
@@ -36,6 +40,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
         match arg.as_str() {
             "--quick" => options.quick = true,
             "--list" => options.list = true,
+            "--markdown" => options.markdown = true,
             "--only" => options.only = Some(args.next()?),
             "--rounds" => options.rounds = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
             _ => return None,
@@ -49,20 +54,33 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::FAILURE;
     };
+    let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
+    let rows = rows::all(if options.quick { 0.1 } else { 1.0 });
+    let is_wanted = |name: &str| options.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
+    let wanted = rows.into_iter().filter(|row| is_wanted(row.name));
+    if options.list {
+        wanted.for_each(|row| println!("{}", row.name));
+        return ExitCode::SUCCESS;
+    }
     // Measured once, before anything is pinned: a process that may use one CPU only does not spin.
     let _ = crosslane_sync::spin::budget();
-    let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
-    let scale = if options.quick { 0.1 } else { 1.0 };
-    for mut row in rows::all(scale) {
-        if options.only.as_ref().is_some_and(|text| !row.name.contains(text.as_str())) {
-            continue;
-        }
-        if options.list {
-            println!("{}", row.name);
+    println!("{}, {rounds} rounds{}\n", machine::description(), if options.quick { ", quick" } else { "" });
+    if let Some(warning) = machine::busy() {
+        println!("{warning}\n");
+        eprintln!("{warning}");
+    }
+    if options.markdown {
+        print!("{}", row::SUMMARY_HEAD);
+    }
+    for mut row in wanted {
+        eprintln!("{}", row.name);
+        let before = rows::distance_nanos();
+        let report = row.run(rounds);
+        let after = rows::distance_nanos();
+        if options.markdown {
+            print!("{}", report.summary((before, after)));
         } else {
-            let before = rows::distance_nanos();
-            print!("{}", row.run(rounds));
-            println!("\nthe CPUs: {before:.0} ns there and back before, {:.0} ns after\n", rows::distance_nanos());
+            println!("{report}\nthe CPUs: {before:.0} ns there and back before, {after:.0} ns after\n");
         }
     }
     ExitCode::SUCCESS

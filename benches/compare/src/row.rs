@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Unit {
     /// Nanoseconds for one operation: less is better.
     Nanos,
+    /// Milliseconds for one operation: less is better.
+    Millis,
     /// Millions of items in a second: more is better.
     Millions,
 }
@@ -16,7 +18,20 @@ impl Unit {
     pub fn of(self, operations: u64, seconds: f64) -> f64 {
         match self {
             Self::Nanos => seconds * 1e9 / operations as f64,
+            Self::Millis => seconds * 1e3 / operations as f64,
             Self::Millions => operations as f64 / seconds / 1e6,
+        }
+    }
+
+    fn less_is_better(self) -> bool {
+        self != Self::Millions
+    }
+
+    fn short(self) -> &'static str {
+        match self {
+            Self::Nanos => "ns",
+            Self::Millis => "ms",
+            Self::Millions => "M/s",
         }
     }
 }
@@ -25,6 +40,7 @@ impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nanos => "ns, less is better",
+            Self::Millis => "ms, less is better",
             Self::Millions => "million/s, more is better",
         })
     }
@@ -35,13 +51,29 @@ type Measure = Box<dyn FnMut() -> f64>;
 
 struct Contestant {
     name: &'static str,
+    operations: u64,
+    /// It is measured in the first rounds only.
+    most_rounds: usize,
     measure: Measure,
 }
 
+/// What is shown of `ours`, and what it is to be.
 struct Comparison {
     ours: &'static str,
     with: &'static str,
-    goal: Option<f64>,
+    goal: Goal,
+}
+
+#[derive(Clone, Copy)]
+enum Goal {
+    /// The ratio to the other is shown.
+    Ratio,
+    /// The ratio to the other is at most (less is better) or at least this.
+    RatioOf(f64),
+    /// The difference to the other is at most this, in the row's unit.
+    Above(f64),
+    /// The median is at most this, in the row's unit; there is no other.
+    Within(f64),
 }
 
 /// Contestants that are measured together.
@@ -61,22 +93,44 @@ impl Row {
     }
 
     /// Adds a contestant; `measure` returns the seconds that all operations took.
-    pub fn contestant(mut self, name: &'static str, measure: impl FnMut() -> f64 + 'static) -> Self {
-        self.contestants.push(Contestant { name, measure: Box::new(measure) });
+    pub fn contestant(self, name: &'static str, measure: impl FnMut() -> f64 + 'static) -> Self {
+        let operations = self.operations;
+        self.slow(name, operations, usize::MAX, measure)
+    }
+
+    /// Adds a contestant that does only `operations` operations in a measurement, in at most `most_rounds` rounds.
+    pub fn slow(
+        mut self,
+        name: &'static str,
+        operations: u64,
+        most_rounds: usize,
+        measure: impl FnMut() -> f64 + 'static,
+    ) -> Self {
+        self.contestants.push(Contestant { name, operations, most_rounds, measure: Box::new(measure) });
         self
     }
 
-    /// The ratio of `ours` to `with` is to be at most (nanoseconds) or at least (millions a second) `goal`.
+    /// The ratio of `ours` to `with` is to be at most (where less is better) or at least `goal`.
     pub fn goal(self, ours: &'static str, with: &'static str, goal: f64) -> Self {
-        self.comparison(ours, with, Some(goal))
+        self.comparison(ours, with, Goal::RatioOf(goal))
     }
 
     /// Shows the ratio of `ours` to `with`, with no goal.
     pub fn versus(self, ours: &'static str, with: &'static str) -> Self {
-        self.comparison(ours, with, None)
+        self.comparison(ours, with, Goal::Ratio)
     }
 
-    fn comparison(mut self, ours: &'static str, with: &'static str, goal: Option<f64>) -> Self {
+    /// The median of `ours` is to be at most `limit`, in the row's unit.
+    pub fn within(self, ours: &'static str, limit: f64) -> Self {
+        self.comparison(ours, ours, Goal::Within(limit))
+    }
+
+    /// `ours` is to be at most `extra` above `with`, in the row's unit.
+    pub fn above(self, ours: &'static str, with: &'static str, extra: f64) -> Self {
+        self.comparison(ours, with, Goal::Above(extra))
+    }
+
+    fn comparison(mut self, ours: &'static str, with: &'static str, goal: Goal) -> Self {
         for name in [ours, with] {
             assert!(self.contestants.iter().any(|c| c.name == name), "{}: no contestant {name}", self.name);
         }
@@ -84,16 +138,21 @@ impl Row {
         self
     }
 
-    /// Runs one round that does not count and then `rounds` that do.
+    /// Runs one round that does not count and then `rounds` that do. A contestant with few rounds has none to spare.
     pub fn run(&mut self, rounds: usize) -> Report<'_> {
         let count = self.contestants.len();
         let mut values = vec![Vec::with_capacity(rounds); count];
         for round in 0..=rounds {
             for i in 0..count {
                 let which = (round + i) % count;
-                let seconds = (self.contestants[which].measure)();
-                if round > 0 {
-                    values[which].push(self.unit.of(self.operations, seconds));
+                let contestant = &mut self.contestants[which];
+                let warming_up = round == 0;
+                if round > contestant.most_rounds || warming_up && contestant.most_rounds < ENOUGH_ROUNDS {
+                    continue;
+                }
+                let seconds = (contestant.measure)();
+                if !warming_up {
+                    values[which].push(self.unit.of(contestant.operations, seconds));
                 }
             }
         }
@@ -110,6 +169,9 @@ pub struct Report<'a> {
 
 /// Above this distance between the quartiles, relative to the median, the machine is called noisy.
 const NOISY: f64 = 0.10;
+
+/// Fewer paired rounds decide nothing.
+const ENOUGH_ROUNDS: usize = 15;
 
 /// The contestant that stands for the machine itself where a row has one.
 pub const BARE: &str = "bare";
@@ -137,10 +199,24 @@ impl Quartiles {
     }
 }
 
+/// One comparison as it came out.
+struct Line {
+    what: String,
+    goal: String,
+    median: f64,
+    worse: f64,
+    verdict: &'static str,
+    absolute: String,
+}
+
 impl Report<'_> {
     fn values_of(&self, name: &str) -> &[f64] {
         let which = self.row.contestants.iter().position(|c| c.name == name);
         &self.values[which.expect("`Row::comparison` looked for it")]
+    }
+
+    fn median_of(&self, name: &str) -> f64 {
+        Quartiles::of(self.values_of(name).iter().copied()).median
     }
 
     /// The contestant whose spread says how quiet the machine was: the bare limit, else the one compared with.
@@ -149,51 +225,93 @@ impl Report<'_> {
         bare.or(self.row.comparisons.first().map(|c| c.with)).unwrap_or(self.row.contestants[0].name)
     }
 
-    fn comparison(&self, f: &mut fmt::Formatter<'_>, comparison: &Comparison) -> fmt::Result {
-        let Comparison { ours, with, goal } = comparison;
-        let pairs = self.values_of(ours).iter().zip(self.values_of(with));
-        let ratio = Quartiles::of(pairs.map(|(ours, with)| ours / with));
-        let (worse, sign) = match self.row.unit {
-            Unit::Nanos => (ratio.upper, "<="),
-            Unit::Millions => (ratio.lower, ">="),
-        };
-        write!(f, "| {ours} / {with} | {:.3} | {worse:.3} | ", ratio.median)?;
-        match goal {
-            None => writeln!(f, "| |"),
-            Some(goal) => {
-                let met = match self.row.unit {
-                    Unit::Nanos => worse <= *goal,
-                    Unit::Millions => worse >= *goal,
-                };
-                writeln!(f, "{sign} {goal:.2} | {} |", if met { "met" } else { "MISSED" })
-            }
-        }
+    /// How far the yardstick's quartiles are apart, if that is too far.
+    fn noise(&self) -> Option<(&'static str, f64)> {
+        let yardstick = self.yardstick();
+        let spread = Quartiles::of(self.values_of(yardstick).iter().copied()).spread();
+        (spread > NOISY).then_some((yardstick, spread))
     }
+
+    fn line(&self, comparison: &Comparison) -> Line {
+        let Comparison { ours, with, goal } = comparison;
+        let unit = self.row.unit;
+        let pairs: Vec<_> = self.values_of(ours).iter().zip(self.values_of(with)).collect();
+        let by = |value: fn(f64, f64) -> f64| Quartiles::of(pairs.iter().map(|(ours, with)| value(**ours, **with)));
+        let quartiles = match goal {
+            Goal::Ratio | Goal::RatioOf(_) => by(|ours, with| ours / with),
+            Goal::Above(_) => by(|ours, with| ours - with),
+            Goal::Within(_) => by(|ours, _| ours),
+        };
+        let worse = if unit.less_is_better() { quartiles.upper } else { quartiles.lower };
+        let (text, met) = match goal {
+            Goal::Ratio => (String::new(), None),
+            Goal::RatioOf(goal) if unit.less_is_better() => (format!("<= {goal:.2}"), Some(worse <= *goal)),
+            Goal::RatioOf(goal) => (format!(">= {goal:.2}"), Some(worse >= *goal)),
+            Goal::Above(extra) => (format!("<= {extra} {} more", unit.short()), Some(quartiles.median <= *extra)),
+            Goal::Within(limit) => (format!("<= {limit} {}", unit.short()), Some(quartiles.median <= *limit)),
+        };
+        let verdict = match met {
+            None => "",
+            Some(_) if pairs.len() < ENOUGH_ROUNDS => "too few rounds",
+            Some(true) => "met",
+            Some(false) => "**missed**",
+        };
+        let ours_median = number(self.median_of(ours));
+        let (what, absolute) = match goal {
+            Goal::Within(_) => ((*ours).to_owned(), format!("{ours_median} {}", unit.short())),
+            Goal::Above(_) => (format!("{ours} - {with}"), self.both(&ours_median, with)),
+            _ => (format!("{ours} / {with}"), self.both(&ours_median, with)),
+        };
+        Line { what, goal: text, median: quartiles.median, worse, verdict, absolute }
+    }
+
+    fn both(&self, ours_median: &str, with: &str) -> String {
+        format!("{ours_median} / {} {}", number(self.median_of(with)), self.row.unit.short())
+    }
+
+    /// One line of the table of `docs/benchmarks.md` for each comparison; `distance` is that of the CPUs, before and after.
+    pub fn summary(&self, distance: (f64, f64)) -> String {
+        let noise = self.noise().map_or(String::new(), |(_, spread)| format!(", noisy: {:.0} %", spread * 100.0));
+        let (before, after) = distance;
+        let lines = self.row.comparisons.iter().map(|comparison| {
+            let Line { what, goal, median, worse, verdict, absolute } = self.line(comparison);
+            let name = self.row.name;
+            format!(
+                "| {name} | {what} | {goal} | {median:.2} ({worse:.2}) {verdict} | {absolute} | {before:.0}, {after:.0}{noise} |\n"
+            )
+        });
+        lines.collect()
+    }
+}
+
+/// The head of the table that [`Report::summary`] fills.
+pub const SUMMARY_HEAD: &str = "| row | what | goal | median (worse quartile) | absolute medians | CPUs' distance, ns |
+|---|---|---|---|---|---|
+";
+
+fn number(value: f64) -> String {
+    if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rounds = self.values.first().map_or(0, Vec::len);
-        writeln!(f, "### {} ({}; {rounds} rounds)\n", self.row.name, self.row.unit)?;
-        writeln!(f, "| contestant | median | quartiles |\n|---|---|---|")?;
+        writeln!(f, "### {} ({})\n", self.row.name, self.row.unit)?;
+        writeln!(f, "| contestant | median | quartiles | rounds |\n|---|---|---|---|")?;
         for (contestant, values) in self.row.contestants.iter().zip(&self.values) {
             let Quartiles { lower, median, upper } = Quartiles::of(values.iter().copied());
-            writeln!(f, "| {} | {median:.1} | {lower:.1} .. {upper:.1} |", contestant.name)?;
+            let name = contestant.name;
+            writeln!(f, "| {name} | {} | {} .. {} | {} |", number(median), number(lower), number(upper), values.len())?;
         }
         if !self.row.comparisons.is_empty() {
-            writeln!(f, "\n| ratio in the same round | median | worse quartile | goal | |\n|---|---|---|---|---|")?;
+            writeln!(f, "\n| in the same round | median | worse quartile | goal | |\n|---|---|---|---|---|")?;
         }
         for comparison in &self.row.comparisons {
-            self.comparison(f, comparison)?;
+            let Line { what, goal, median, worse, verdict, .. } = self.line(comparison);
+            writeln!(f, "| {what} | {median:.3} | {worse:.3} | {goal} | {verdict} |")?;
         }
-        let yardstick = self.yardstick();
-        let spread = Quartiles::of(self.values_of(yardstick).iter().copied()).spread();
-        if spread > NOISY {
-            writeln!(
-                f,
-                "\nwarning: a noisy machine: the quartiles of \"{yardstick}\" are {:.0} % apart",
-                spread * 100.0
-            )?;
+        if let Some((yardstick, spread)) = self.noise() {
+            let percent = spread * 100.0;
+            writeln!(f, "\nwarning: a noisy machine: the quartiles of \"{yardstick}\" are {percent:.0} % apart")?;
         }
         Ok(())
     }

@@ -12,13 +12,22 @@ pub struct Memory {
 
 impl Memory {
     pub fn new(len_bytes: usize) -> Self {
+        Self::map(len_bytes, libc::MAP_SHARED)
+    }
+
+    /// Bytes of this process alone; none: one.
+    pub fn private(len_bytes: usize) -> Self {
+        Self::map(len_bytes.max(1), libc::MAP_PRIVATE)
+    }
+
+    fn map(len_bytes: usize, sharing: std::ffi::c_int) -> Self {
         // SAFETY: a new mapping of our own; populated, so that no measurement counts page faults of its memory.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 len_bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+                sharing | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
                 -1,
                 0,
             )

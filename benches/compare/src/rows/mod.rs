@@ -4,11 +4,14 @@ mod batches;
 mod blocking;
 mod large;
 mod lock;
+mod mpmc;
 mod one_by_one;
 mod record;
+mod recovery;
 mod ring;
 mod round_trip;
 mod segment;
+mod vyukov;
 mod wake_modes;
 
 use crate::row::Row;
@@ -25,6 +28,8 @@ pub fn all(scale: f64) -> Vec<Row> {
         lock::rows,
         record::rows,
         segment::rows,
+        mpmc::rows,
+        recovery::rows,
     ]
     .into_iter()
     .flat_map(|family| family(scale))

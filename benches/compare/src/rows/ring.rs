@@ -1,7 +1,7 @@
 //! What users of crosslane-shm make, for one measurement: anonymous segments, which a `fork()` child joins anew.
 
 use crosslane_core::{Plain, Trusted, WakeMode};
-use crosslane_shm::{Options, Record, Spsc, record, spsc};
+use crosslane_shm::{Options, Queue, Record, Spsc, record, spsc};
 
 fn options(mode: WakeMode) -> Options {
     Options::new().wake_mode(mode).prefault(true)
@@ -43,5 +43,19 @@ impl RecordHome {
 
     pub fn reader(&self) -> record::Reader<Trusted> {
         self.0.rejoin().expect("room for a participant").reader().expect("a free end")
+    }
+}
+
+/// A queue of many producers and consumers.
+pub struct QueueHome<T: Plain>(Queue<T, Trusted>);
+
+impl<T: Plain> QueueHome<T> {
+    pub fn new(slots: u32, mode: WakeMode) -> Self {
+        Self(Queue::anonymous(slots, &options(mode)).expect("memory for a queue"))
+    }
+
+    /// The queue as the calling process has it, which may be a `fork()` child.
+    pub fn here(&self) -> Queue<T, Trusted> {
+        self.0.rejoin().expect("room for a participant")
     }
 }
