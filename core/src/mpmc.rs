@@ -41,6 +41,11 @@
 //! 6. the word is in an earlier lap: `h` was never claimed by a producer. Its reader still has it: busy; RETURNED: take it;
 //!    else empty.
 //!
+//! Batches: 1 and 2 for up to 16 slots in a row, the hint once, all payloads, then FULL (FREE) slot by slot in order.
+//!
+//! Who loses a CAS, or meets a slot that somebody has just claimed, leaves the others alone for a while, each time for twice
+//! as long, and goes on from the hint if that has moved beyond.
+//!
 //! Recover a participant that is *proven* dead:
 //! 1. for each slot that names it: WRITING: CAS to FREE of the next lap; READING: CAS to RETURNED with one attempt more,
 //!    or to DEADLETTER;
@@ -75,6 +80,8 @@
 //! | push FULL and 4 | the item; sleepers find it when their slice ends or the recoverer wakes them |
 //! | pop 2 and FREE | READING with a dead owner: delivered again once recovered |
 //! | pop FREE and 4 | a free slot; sleepers as above |
+//! | a batch's first CAS and its last FULL | a prefix of its items; the slots behind as after push 2 |
+//! | a batch's first CAS and its last FREE | a prefix of free slots; the items behind as after pop 2 |
 //! | before a hint is stored | a hint that lags: others walk |
 //! | returning an item (giving it back, or recover 1) and raising the hint | RETURNED without a hint: the next consumer whose sleep ends finds it, or the next recoverer says so, or the head comes round to it |
 //! | recover, elsewhere | a prefix of its work; the next recoverer does the rest |
