@@ -27,6 +27,8 @@ mod recoverers;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod rings;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod slab;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod stopped;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -118,6 +120,7 @@ mod sweep {
         crate::mpmc::run(&wanted, &mut table);
         crate::recoverers::run(&wanted, &mut table);
         crate::event::run(&wanted, &mut table);
+        crate::slab::run(&wanted, &mut table);
         crate::mutex::leased(&wanted, &mut table);
         crate::rings::leased(&wanted, &mut table);
         crate::mpmc::leased(&wanted, &mut table);
