@@ -39,7 +39,7 @@
 //! # Orderings
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
-//! | `lock.word` | swap in `unlock` | CAS in `take` | everything that the last owner did under the lock | `mutex` |
+//! | `lock.word` | swap in `unlock` | CAS in `take`; load in `is_clean`, for the locks built on this one | everything that the last owner did under the lock | `mutex`, `rwlock` |
 //!
 //! A dead owner's stores are visible through the proof of death ([`Liveness::is_dead`]), and with them everything that
 //! the dead owner had acquired.
@@ -207,6 +207,21 @@ impl LockWord {
     #[cold]
     fn wake_slow<W: Wait>(&self, wait: &W) {
         wait.wake(&self.0, 1);
+    }
+
+    /// Whether the lock is free and what it guards is whole; for locks that are built on this one.
+    #[inline]
+    pub(crate) fn is_clean(&self) -> bool {
+        // ORDERING lock.word: Acquire. Pairs with the Release in `unlock`: what the last owner did under the lock is
+        // visible.
+        self.0.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether the word names `me`; for locks that are built on this one.
+    #[inline]
+    pub(crate) fn is_held_by(&self, me: OwnerId) -> bool {
+        // ORDERING: Relaxed. If the word names this process, it wrote that itself.
+        OwnerId::from_word(self.0.load(Ordering::Relaxed)) == Some(me)
     }
 
     #[cold]

@@ -20,6 +20,10 @@
 //! |---|---|
 //! | a value behind a lock that tells of a dead owner | [`Mutex`] over a [`MutexCell`] (in a segment: `crosslane_shm::Mutex`) |
 //! | a lock that its thread may take again | [`RLock`] over an [`RLockCell`] |
+//! | a value that many read and few change | [`RwLock`] over an [`RwLockCell`] |
+//! | a value for whose changes others wait | [`Condvar`], which has its mutex inside, over a [`CondvarCell`] |
+//! | a flag that others wait for | [`Event`] |
+//! | something done once, by whichever process comes first | [`Once`] |
 //! | permits that come back when their holder dies | [`BoundedSemaphore`] over [`Permits`](crosslane_core::lock::permits::Permits) |
 //! | a count that any process may raise and lower | [`Semaphore`] |
 //! | a lock of one's own behind the same guards | [`RawLock`]; [`LeaseLock`] is ours |
@@ -34,28 +38,36 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("crosslane-sync needs Linux: futexes that work across processes, and membarrier");
 
+mod condvar;
 pub mod deadline;
+mod event;
 pub mod futex;
 mod lease_lock;
 pub mod membarrier;
 mod mutex;
+mod once;
 mod raw_lock;
 #[cfg(feature = "raw-sync")]
 mod raw_sync;
 mod rlock;
+mod rwlock;
 mod semaphore;
 pub mod spin;
 mod thread_number;
 mod value;
 pub mod waiter;
 
+pub use condvar::{Condvar, CondvarCell, CondvarGuard, WaitTimeoutResult};
 pub use crosslane_core::lock::permits::{AcquireError, OverRelease};
 pub use deadline::Deadline;
+pub use event::Event;
 pub use lease_lock::LeaseLock;
 pub use mutex::{LockError, Mutex, MutexCell, MutexGuard, Repair};
+pub use once::{Once, OnceError, OnceState};
 pub use raw_lock::{NotAcquired, RawLock};
 #[cfg(feature = "raw-sync")]
 pub use raw_sync::RawSyncLock;
 pub use rlock::{RLock, RLockCell, RLockGuard};
+pub use rwlock::{READERS, RwLock, RwLockCell, RwReadGuard, RwRepair, RwWriteGuard};
 pub use semaphore::{BoundedSemaphore, Permit, Semaphore};
 pub use waiter::{Deaths, FutexWait};

@@ -216,12 +216,28 @@ impl<T: Plain, R: RawLock, K> Mutex<T, R, K> {
         Ok(output)
     }
 
+    /// The lock, held until what this returns is dropped.
+    pub(crate) fn lock_until(&self, deadline: Deadline) -> Result<Held<'_, R>, LockError<Repair<'_, T, R>>> {
+        let (held, acquired) = self.held(self.raw.lock(deadline).map_err(timed_out))?;
+        held_or_repair(held, acquired, self.copy_value(), self.value)
+    }
+
+    /// Writes `copy` as the value, with the lock held.
+    pub(crate) fn write_back(&self, copy: &T) {
+        // SAFETY: `from_raw_parts`' contract.
+        unsafe { write_value(self.value, copy) };
+    }
+
+    pub(crate) const fn raw(&self) -> &R {
+        &self.raw
+    }
+
     #[inline]
     fn held<G>(&self, locked: Result<Acquired, LockError<G>>) -> Result<(Held<'_, R>, Acquired), LockError<G>> {
         locked.map(|acquired| (Held { raw: &self.raw, poison: false }, acquired))
     }
 
-    fn copy_value(&self) -> T {
+    pub(crate) fn copy_value(&self) -> T {
         let mut copy = MaybeUninit::<T>::uninit();
         // SAFETY: `copy` is ours; the shared words are valid by `from_raw_parts`' contract, and a peer that writes
         // meanwhile makes garbage bytes.
@@ -299,7 +315,7 @@ impl<T: Plain, R: RawLock> Mutex<T, R, Trusted> {
 }
 
 /// The lock, held; gives it up when dropped.
-struct Held<'a, R: RawLock> {
+pub(crate) struct Held<'a, R: RawLock> {
     raw: &'a R,
     poison: bool,
 }
@@ -475,6 +491,19 @@ impl<T, R: fmt::Debug, K> fmt::Debug for Mutex<T, R, K> {
 }
 
 impl<G> LockError<G> {
+    /// The same error with another guard.
+    pub(crate) fn map<H>(self, wrap: impl FnOnce(G) -> H) -> LockError<H> {
+        match self {
+            Self::OwnerDied(guard) => LockError::OwnerDied(wrap(guard)),
+            Self::Poisoned(guard) => LockError::Poisoned(wrap(guard)),
+            Self::WouldBlock(owner) => LockError::WouldBlock(owner),
+            Self::TimedOut(owner) => LockError::TimedOut(owner),
+            Self::Full => LockError::Full,
+            Self::Forked => LockError::Forked,
+            Self::Corrupt => LockError::Corrupt,
+        }
+    }
+
     /// The guard, if the lock is held.
     #[must_use]
     pub fn into_guard(self) -> Option<G> {

@@ -44,4 +44,9 @@ impl<T: Plain> Shared<T> {
         // SAFETY: `value` is a private `T` without padding; the shared words are valid by `new`'s contract.
         unsafe { copy_in(self.words, core::ptr::from_ref(value).cast(), size_of::<T>()) };
     }
+
+    /// The value's first byte.
+    pub(crate) const fn ptr(&self) -> NonNull<T> {
+        self.words.cast()
+    }
 }

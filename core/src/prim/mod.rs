@@ -29,7 +29,7 @@ pub(crate) use face::{AtomicU8, AtomicU16, back_off, prefetch, race_in, race_out
 pub use face::{AtomicU32, fence};
 #[cfg(target_has_atomic = "64")]
 pub use face::{AtomicU64, InPlace, Word, copy_in, copy_out};
-pub(crate) use face::{compiler_fence, fence_after_rmw, pause};
+pub(crate) use face::{compiler_fence, fence_after_rmw, in_program_order, pause};
 #[cfg(target_has_atomic = "64")]
 pub use units::Atom;
 #[cfg(target_has_atomic = "64")]

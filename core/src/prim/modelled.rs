@@ -30,6 +30,9 @@ pub(crate) fn compiler_fence(order: Ordering) {
     fence(order);
 }
 
+/// The models kill between accesses in program order anyway.
+pub(crate) fn in_program_order() {}
+
 /// The full fence that it stands for.
 #[track_caller]
 pub(crate) fn fence_after_rmw(order: Ordering) {

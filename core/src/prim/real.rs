@@ -22,6 +22,17 @@ pub(crate) fn pause() {
     core::hint::spin_loop();
 }
 
+/// Keeps the compiler from moving memory accesses across: a kill finds done what comes before, and not begun what comes
+/// after. For the CPU a kill comes between two instructions anyway. Orders nothing between CPUs.
+#[inline]
+pub(crate) fn in_program_order() {
+    #[cfg(not(miri))]
+    // SAFETY: no instruction at all.
+    unsafe {
+        core::arch::asm!("", options(nostack, preserves_flags));
+    }
+}
+
 /// A full fence behind a read-modify-write of this thread: orders that, and what came before it, before every later load.
 /// Of plain stores between the two it promises nothing.
 ///
