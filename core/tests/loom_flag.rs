@@ -37,6 +37,10 @@ impl World {
 
     fn await_it(&self, process: &Process) {
         assert!(self.flag.wait(process, process.never()));
+        self.look();
+    }
+
+    fn look(&self) {
         let mut value = 0_u64;
         // SAFETY: eight private bytes and one word.
         unsafe { copy_out((&raw mut value).cast(), NonNull::from(&self.payload), 8) };
@@ -67,6 +71,19 @@ fn a_flag_that_goes_up_and_down_wakes_its_waiter_at_last() {
         world.flag.clear();
         world.flag.set(&process);
         waiter.join().unwrap();
+        assert!(world.flag.is_set());
+    });
+}
+
+#[test]
+fn who_finds_it_set_without_waiting_sees_what_came_before() {
+    check("flag.look", None, 12, || {
+        let world = World::new();
+        let setter = world.spawn(1, |world, process| world.publish(process));
+        if world.flag.is_set() {
+            world.look();
+        }
+        setter.join().unwrap();
         assert!(world.flag.is_set());
     });
 }

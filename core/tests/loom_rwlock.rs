@@ -118,6 +118,22 @@ fn writers_exclude_each_other() {
 }
 
 #[test]
+fn one_that_tries_to_write_finds_the_reader_or_nobody() {
+    check("rwlock.try_write", Some(3), 4_500, || {
+        let world = World::new(2);
+        let reader = world.spawn(1, |world, process| world.look(process));
+        let process = Process::new(&world.peers, 0);
+        if let Ok(acquired) = world.lock.try_write(&process) {
+            assert_eq!(acquired, Acquired::Clean);
+            world.set(0, 1);
+            world.set(1, 1);
+            world.lock.unlock_write(&process, false);
+        }
+        assert_eq!(reader.join().unwrap().0, Acquired::Clean);
+    });
+}
+
+#[test]
 fn a_reader_killed_at_any_access_does_not_keep_the_writer_out() {
     check_deaths("rwlock.reader_killed", Some(1), 10, 1_600, |k| {
         let world = World::new(2);
