@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Step mutants: every step that ci/mutants/*.txt leaves out or swaps, in a copy of the sources, must be caught by its test.
+# Step mutants: every step that ci/mutants/*.txt leaves out or swaps, in copies of the sources, must be caught by its test.
 set -euo pipefail
 . "$(dirname "$0")/lib/tools.sh"
 
@@ -8,6 +8,7 @@ least_step_mutants=115
 
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-git ls-files -z --cached --others --exclude-standard | xargs -0 tar -cf - --ignore-failed-read -- | tar -xf - -C "$copy"
+mkdir "$copy/0"
+git ls-files -z --cached --others --exclude-standard | xargs -0 tar -cf - --ignore-failed-read -- | tar -xf - -C "$copy/0"
 cargo build --quiet -p crosslane-checks
 "$target/debug/crosslane-checks" steps "$least_step_mutants" "$copy" "$target"

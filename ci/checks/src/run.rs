@@ -59,14 +59,17 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Outcome> {
     }
 }
 
-/// Does `work` for each of `items` on as many threads as there are CPUs, in their order; the first error ends it.
+/// The most threads of [`in_parallel`].
+pub(crate) const MOST_THREADS: usize = 8;
+
+/// Does `work` for each of `items` on as many threads as there are CPUs, in their order; the first error is returned.
 pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(usize, &T) -> Result<R, Box<dyn std::error::Error>> + Sync,
 ) -> Result<Vec<R>, Box<dyn std::error::Error>> {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let done = std::sync::Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

@@ -11,8 +11,9 @@
 //! The `-` lines must occur exactly once in the file, one after another; the `+` lines take their place. `test` names a file
 //! of core/tests without `.rs` (`loom_*` are models) or `lib`, and, after `::`, one test of it; without that, all of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::Faults;
@@ -43,19 +44,24 @@ pub(crate) fn check(root: &Path, least: &str, copy: &Path, target: &Path) -> Fau
         let text = std::fs::read_to_string(&path)?;
         mutants.extend(parse(&text).map_err(|why| format!("{}: {why}", path.display()))?);
     }
+    let places = Places::new(copy, target)?;
+    let results = run::in_parallel(&mutants, |_, mutant| {
+        let (start, place) = (Instant::now(), places.take());
+        let result = attempt(mutant, &place).map_err(|why| why.to_string());
+        places.give_back(place);
+        Ok((result, start.elapsed()))
+    })?;
     println!("{:<60} {:>8}  result", "step mutant", "seconds");
     let mut faults = Vec::new();
     let mut caught = 0;
-    for mutant in &mutants {
-        let start = Instant::now();
-        let result = attempt(mutant, copy, target);
-        let text = match &result {
+    for (mutant, (result, took)) in mutants.iter().zip(&results) {
+        let text = match result {
             Ok(Outcome::Failed) => "caught".to_owned(),
             Ok(Outcome::Passed) => "SURVIVES".to_owned(),
             Ok(Outcome::Hung) => "HANGS".to_owned(),
             Err(why) => format!("ERROR: {why}"),
         };
-        println!("{:<60} {:>8.2}  {text}", mutant.name, start.elapsed().as_secs_f64());
+        println!("{:<60} {:>8.2}  {text}", mutant.name, took.as_secs_f64());
         match result {
             Ok(Outcome::Failed) => caught += 1,
             _ => faults.push(format!("step mutant \"{}\" of {} ({}): {text}", mutant.name, mutant.file, mutant.test)),
@@ -66,6 +72,40 @@ pub(crate) fn check(root: &Path, least: &str, copy: &Path, target: &Path) -> Fau
         faults.push(format!("{} step mutants, and there should be at least {least}", mutants.len()));
     }
     Ok(faults)
+}
+
+/// Where one mutant at a time is tried: a copy of the sources, and where it is built.
+struct Place {
+    copy: PathBuf,
+    target: PathBuf,
+}
+
+/// As many places as there are CPUs; the first builds beside the models.
+struct Places(Mutex<Vec<Place>>);
+
+impl Places {
+    fn new(copy: &Path, target: &Path) -> std::io::Result<Self> {
+        let mut places = vec![Place { copy: copy.join("0"), target: target.to_owned() }];
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        for i in 1..cpus.min(run::MOST_THREADS) {
+            let place = Place { copy: copy.join(i.to_string()), target: target.join(format!("mutants-{i}")) };
+            let status = Command::new("cp").arg("-a").arg(&places[0].copy).arg(&place.copy).status()?;
+            if !status.success() {
+                return Err(std::io::Error::other(format!("cp: {status}")));
+            }
+            places.push(place);
+        }
+        Ok(Self(Mutex::new(places)))
+    }
+
+    fn take(&self) -> Place {
+        // A place for each thread, so there is one.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().expect("a place")
+    }
+
+    fn give_back(&self, place: Place) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+    }
 }
 
 fn parse(text: &str) -> Result<Vec<Mutant>, String> {
@@ -100,7 +140,7 @@ fn parse(text: &str) -> Result<Vec<Mutant>, String> {
 }
 
 /// Changes the copy, builds and runs the test, and changes the copy back.
-fn attempt(mutant: &Mutant, copy: &Path, target: &Path) -> Result<Outcome, Box<dyn std::error::Error>> {
+fn attempt(mutant: &Mutant, Place { copy, target }: &Place) -> Result<Outcome, Box<dyn std::error::Error>> {
     let path = copy.join(&mutant.file);
     let whole = std::fs::read_to_string(&path)?;
     let changed = apply(mutant, &whole)?;
