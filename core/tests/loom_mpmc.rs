@@ -431,7 +431,7 @@ fn an_item_given_back_is_found() {
 /// all the same.
 #[test]
 fn an_item_whose_giver_died_is_found_by_who_waits() {
-    check_deaths("mpmc.giver_killed", Some(2), 11, 2_500, |death| {
+    check_deaths("mpmc.giver_killed", Some(2), 10, 2_500, |death| {
         let world = World::polling();
         let queue = world.queue(2);
         queue.try_push(10).unwrap();

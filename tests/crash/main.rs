@@ -23,6 +23,8 @@ mod names;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod queue;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod reaper;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod recoverers;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod rings;
@@ -125,6 +127,7 @@ mod sweep {
         crate::rings::leased(&wanted, &mut table);
         crate::mpmc::leased(&wanted, &mut table);
         crate::names::run(&wanted, &mut table, directory);
+        crate::reaper::run(&wanted, &mut table);
         crate::stopped::run(&wanted, &mut table);
         print!("{}", table.render());
         let (points, pairs) = (table.points("instruction"), table.points("pair"));
