@@ -395,6 +395,20 @@ fn who_skips_the_busy_gets_what_lies_behind() {
     assert_eq!((queue.try_pop(), queue.try_pop()), (Ok(3), Err(PopError::Empty)));
 }
 
+/// However far the hint lags: positions that the walk to the busy one passes are not what it may skip.
+#[test]
+fn who_skips_the_busy_gets_what_lies_behind_from_a_hint_that_lags() {
+    let world = World::new(4);
+    // SAFETY: this test keeps to the protocol.
+    let (queue, writer) = (world.queue(0), unsafe { world.queue(1).trust_peers() });
+    (0..3).for_each(|_| drop(writer.try_reserve().unwrap()));
+    let held = [(); 3].map(|()| writer.try_reserve().unwrap());
+    queue.try_push(7).unwrap();
+    let [_first, second, _third] = held;
+    drop(second);
+    assert_eq!((queue.try_pop(), queue.try_pop_skip_busy()), (Err(PopError::Busy(id(1))), Ok(7)));
+}
+
 #[test]
 fn a_held_slot_is_busy_and_full_behind_its_owner() {
     let world = World::new(2);

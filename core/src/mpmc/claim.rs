@@ -191,10 +191,8 @@ impl Ring<'_> {
                 }
                 Candidate::Nothing(error @ PopError::Busy(_)) if skip_busy => {
                     skipped.get_or_insert(error);
+                    // Ends at the latest a lap on, where this very slot shows that nobody has pushed there.
                     position = self.onward(position, 0, &mut budget);
-                    if budget.steps > self.capacity {
-                        break;
-                    }
                 }
                 Candidate::Nothing(error) => return Err(skipped.unwrap_or(error)),
             }
