@@ -160,9 +160,9 @@ enum Value {
 impl Poke {
     /// Stores, and returns what stood there. The first `narrow_bytes` of the arena are 32-bit words, but for `wide_at`,
     /// and the rest 64-bit ones, so that every word is accessed in one size.
-    pub fn apply(&self, arena: &Arena, narrow_bytes: usize, wide_at: Option<usize>) -> Old {
+    pub fn apply(&self, arena: &Arena, narrow_bytes: usize, wide_at: &[usize]) -> Old {
         let byte = usize::from(self.at) * 4 % arena.len_bytes();
-        if byte < narrow_bytes && wide_at != Some(byte & !7) {
+        if byte < narrow_bytes && !wide_at.contains(&(byte & !7)) {
             let word = arena.word32(byte / 4);
             let old = word.load(Ordering::Relaxed);
             let other = match self.value {

@@ -14,7 +14,7 @@ use crate::surroundings::{Env, World};
 /// Bytes in front of the words.
 pub(crate) const HEADER_BYTES: usize = 384;
 /// The one 64-bit word of the header: the reader's released position.
-pub(crate) const HEAD: Option<usize> = Some(256);
+pub(crate) const HEAD: &[usize] = &[256];
 
 #[derive(Debug, Arbitrary)]
 struct Input {

@@ -89,7 +89,7 @@ pub(crate) fn play<T: Item>(ring: Ring<'_, T>, world: &World, arena: Option<&Are
         match (op, &mut producer, &mut consumer) {
             (Op::Poke(poke), _, _) => {
                 if let Some(arena) = arena {
-                    let _ = poke.apply(arena, HEADER_BYTES, None);
+                    let _ = poke.apply(arena, HEADER_BYTES, &[]);
                 }
             }
             (Op::ClaimProducer(index), end @ None, _) => *end = ring.producer(Env::new(world, (*index).into())).ok(),

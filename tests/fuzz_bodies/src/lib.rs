@@ -12,9 +12,11 @@
 use arbitrary::{Arbitrary, Unstructured};
 
 pub mod arena;
+pub mod hostile_mpmc;
 pub mod hostile_record;
 pub mod hostile_spsc;
 pub mod hostile_words;
+pub mod mpmc_ops;
 pub mod names;
 pub mod record_ops;
 pub mod scribble;
@@ -27,11 +29,13 @@ pub mod surroundings;
 pub type Target = (&'static str, fn(&[u8], bool));
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 10] = [
     ("spsc_ops", spsc_ops::run),
     ("record_ops", record_ops::run),
+    ("mpmc_ops", mpmc_ops::run),
     ("hostile_spsc", hostile_spsc::run),
     ("hostile_record", hostile_record::run),
+    ("hostile_mpmc", hostile_mpmc::run),
     ("hostile_words", hostile_words::run),
     ("scribble", scribble::run),
     ("segment_open", segment_open::run),

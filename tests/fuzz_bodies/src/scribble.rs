@@ -12,7 +12,7 @@ use crosslane_core::{record, spsc};
 
 use crate::arena::{Arena, Poke, Start};
 use crate::surroundings::World;
-use crate::{hostile_record, hostile_spsc};
+use crate::{hostile_mpmc, hostile_record, hostile_spsc};
 
 /// Times that the operations are repeated while the scribbler runs.
 const ROUNDS: u32 = 24;
@@ -35,6 +35,7 @@ enum Ops {
     Spsc(Vec<hostile_spsc::Op>),
     BigItems(Vec<hostile_spsc::Op>),
     Record(Vec<hostile_record::Op>),
+    Queue(hostile_mpmc::Shape, Vec<hostile_mpmc::Op>),
 }
 
 /// Runs one input. Planted: a reader that checks a length word and then loads it again to use it.
@@ -47,12 +48,13 @@ pub fn run(data: &[u8], planted: bool) {
         Ops::Spsc(ops) => play_spsc::<u64>(&input, ops),
         Ops::BigItems(ops) => play_spsc::<[u8; 160]>(&input, ops),
         Ops::Record(ops) => play_record(&input, ops, planted),
+        Ops::Queue(shape, ops) => play_queue(&input, *shape, ops),
     }
 }
 
 fn play_spsc<T: crate::spsc_ops::Item>(input: &Input, ops: &[hostile_spsc::Op]) {
     let (arena, capacity) = hostile_spsc::arena::<T>(input.capacity_log2, input.mode, &input.start);
-    let job = Job { arena: &arena, pokes: &input.pokes, narrow_bytes: hostile_spsc::HEADER_BYTES, wide_at: None };
+    let job = Job { arena: &arena, pokes: &input.pokes, narrow_bytes: hostile_spsc::HEADER_BYTES, wide_at: &[] };
     while_scribbling(&job, || {
         let world = World::default();
         // SAFETY: the arena is as long as the ring needs, and the handles end before it.
@@ -75,12 +77,20 @@ fn play_record(input: &Input, ops: &[hostile_record::Op], planted: bool) {
     });
 }
 
+fn play_queue(input: &Input, shape: hostile_mpmc::Shape, ops: &[hostile_mpmc::Op]) {
+    let arena = hostile_mpmc::arena(shape, &input.start);
+    let (narrow_bytes, wide_at) = (hostile_mpmc::HEADER_BYTES, hostile_mpmc::HINTS);
+    while_scribbling(&Job { arena: &arena, pokes: &input.pokes, narrow_bytes, wide_at }, || {
+        hostile_mpmc::play(shape, &World::default(), &arena, false, ops);
+    });
+}
+
 /// What the scribbler does until it is told to stop.
 struct Job<'a> {
     arena: &'a Arena,
     pokes: &'a [Poke],
     narrow_bytes: usize,
-    wide_at: Option<usize>,
+    wide_at: &'a [usize],
 }
 
 /// The scribbler's job, if it has one. Whoever set it waits in [`Withdraw`] until the scribbler has put it back.
