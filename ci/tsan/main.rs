@@ -8,12 +8,12 @@
 
 use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
 use crosslane_core::mutex::{Acquired, LockWord};
 use crosslane_core::prim::is_still;
-use crosslane_core::{Liveness, OwnerId, Parked, Slice, Wait, WakeMode, record, spsc};
+use crosslane_core::{Liveness, OwnerId, Parked, Slice, Wait, WakeMode, mpmc, record, spsc};
 
 unsafe extern "C" {
     fn pthread_create(
@@ -229,6 +229,81 @@ fn record_loans(shared: &Shared, thread: u32) {
     }
 }
 
+type Queue<'a> = mpmc::Queue<'a, Item, Env, crosslane_core::Trusted>;
+
+fn item_slot() -> mpmc::Payload {
+    mpmc::Payload::of::<Item>().expect("short")
+}
+
+fn queue(shared: &Shared, thread: u32) -> Queue<'_> {
+    // SAFETY: the memory lives as long as `shared` is borrowed, and is used for this queue alone.
+    let ring = unsafe { mpmc::Ring::attach(shared.memory, MEMORY_BYTES, SLOTS, item_slot(), WakeMode::Fenced) };
+    let queue = mpmc::Queue::new(ring.expect("fits"), Env(thread)).expect("of this payload");
+    // SAFETY: both threads are this program's.
+    unsafe { queue.trust_peers() }
+}
+
+fn mpmc_singles(shared: &Shared, thread: u32) {
+    let queue = queue(shared, thread);
+    if thread == 0 {
+        (0..shared.items).for_each(|i| queue.push(item(i)).expect("not closed"));
+    } else {
+        (0..shared.items).for_each(|i| assert_eq!(queue.pop(), Ok(item(i))));
+    }
+}
+
+fn mpmc_claims(shared: &Shared, thread: u32) {
+    let queue = queue(shared, thread);
+    for i in 0..shared.items {
+        if thread == 0 {
+            let mut slot = queue.reserve().expect("not closed");
+            *slot = item(i);
+            slot.commit();
+        } else {
+            assert_eq!(queue.take().expect("not closed").ack(), item(i));
+        }
+    }
+}
+
+/// Items that were acknowledged. Relaxed, so that it orders nothing.
+static ACKNOWLEDGED: AtomicU64 = AtomicU64::new(0);
+
+/// Both consume: who gets an item first gives it back, who gets it again keeps it.
+fn mpmc_returns(shared: &Shared, thread: u32) {
+    let (queue, mut pushed) = (queue(shared, thread), 0);
+    while ACKNOWLEDGED.load(Ordering::Relaxed) < shared.items {
+        if thread == 0 && pushed < shared.items && queue.try_push(item(pushed)).is_ok() {
+            pushed += 1;
+        }
+        let Ok(delivery) = queue.try_take() else {
+            // SAFETY: a plain call.
+            _ = unsafe { sched_yield() };
+            continue;
+        };
+        assert_eq!(*delivery, item(delivery[0]));
+        if delivery.attempts() > 0 {
+            delivery.ack();
+            ACKNOWLEDGED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn mpmc_bytes(shared: &Shared, thread: u32) {
+    let payload = mpmc::Bytes::payload(64).expect("short");
+    // SAFETY: as in `queue`.
+    let ring = unsafe { mpmc::Ring::attach(shared.memory, MEMORY_BYTES, SLOTS, payload, WakeMode::Fenced) };
+    let queue = mpmc::Bytes::new(ring.expect("fits"), 64, Env(thread)).expect("of this payload");
+    let mut buffer = [0; 64];
+    for i in 0..shared.items {
+        if thread == 0 {
+            queue.push(&bytes(i)).expect("not closed");
+        } else {
+            let len = queue.pop_into(&mut buffer).expect("not closed");
+            assert_eq!(buffer[..len], bytes(i));
+        }
+    }
+}
+
 fn mutex(shared: &Shared, thread: u32) {
     let env = Env(thread);
     // SAFETY: zeroed memory is a free lock; the counters stand behind it.
@@ -253,6 +328,10 @@ fn main() {
         "loans" => spsc_loans,
         "record" => records,
         "record_loans" => record_loans,
+        "mpmc" => mpmc_singles,
+        "mpmc_claims" => mpmc_claims,
+        "mpmc_returns" => mpmc_returns,
+        "mpmc_bytes" => mpmc_bytes,
         "mutex" => mutex,
         other => panic!("no case {other}"),
     };
@@ -262,6 +341,11 @@ fn main() {
     match case.as_str() {
         "spsc" | "batches" | "loans" => {
             _ = unsafe { spsc::Ring::<Item>::init(start, MEMORY_BYTES, SLOTS, WakeMode::Fenced) }.expect("fits");
+        }
+        "mpmc" | "mpmc_claims" | "mpmc_returns" | "mpmc_bytes" => {
+            let bytes = mpmc::Bytes::payload(64).expect("short");
+            let payload = if case == "mpmc_bytes" { bytes } else { item_slot() };
+            _ = unsafe { mpmc::Ring::init(start, MEMORY_BYTES, SLOTS, payload, 7, WakeMode::Fenced) }.expect("fits");
         }
         "mutex" => {}
         _ => _ = unsafe { record::Ring::init(start, MEMORY_BYTES, RECORD_BYTES, WakeMode::Fenced) }.expect("fits"),
