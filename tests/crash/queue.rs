@@ -172,6 +172,17 @@ impl<'m> Work<'m> for Fixed<'m> {
     }
 }
 
+impl<E: Wait + Liveness> FixedHand<'_, E> {
+    /// Claims a slot, fills it and commits it after `work`.
+    pub(crate) fn reserve_while(&self, item: u64, work: impl FnOnce()) -> Result<(), Stop> {
+        let mut slot = self.0.try_reserve().map_err(no_push)?;
+        *slot = [item, mirror(item)];
+        work();
+        slot.commit();
+        Ok(())
+    }
+}
+
 impl<E: Wait + Liveness> Hand for FixedHand<'_, E> {
     fn push(&self, item: u64, time: Option<Duration>) -> Result<(), Stop> {
         let whole = [item, mirror(item)];

@@ -1,5 +1,5 @@
-//! A process that is stopped for seconds keeps what it holds: its lock, its end of a ring. Who needs that waits or times
-//! out; nobody takes it away; and when it goes on, so does everybody.
+//! A process that is stopped for seconds keeps what it holds: its lock, its end of a ring, its slots of a queue. Who needs
+//! that waits or times out; nobody takes it away; and when it goes on, so does everybody.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -19,6 +19,8 @@ use crosslane_tests::watchdog;
 
 use crate::Wanted;
 use crate::channel::{Channel, Spsc, Stop};
+use crate::mpmc::QUEUE_BYTES;
+use crate::queue::{Fixed, Hand, Then, Work};
 
 /// How long it is stopped.
 const STOPPED: Duration = Duration::from_secs(5);
@@ -170,9 +172,102 @@ fn play(impatient: bool, stopped: Duration) -> Result<u64, String> {
     }
 }
 
-/// The case, then one that recovers by timeout.
+/// Holds an item and a slot of a queue while it is stopped, then finishes with both.
+fn hold_slots(segment: &Segment, world: &World, queue: Fixed<'_>) -> i32 {
+    let hand = queue.hand(env_of(segment));
+    let waited = |_| {
+        world.ready.store(1, SeqCst);
+        futex_wake(&world.ready, 1);
+        while world.go.load(SeqCst) == 0 {
+            futex_wait(&world.go, 0, PATIENCE);
+        }
+    };
+    let taken = hand.take(None, Then::Settle, |item| {
+        // The slot is claimed last and committed first.
+        if hand.reserve_while(7, || waited(item)).is_err() {
+            world.go.store(2, SeqCst);
+        }
+    });
+    if taken == Ok((0, 0)) && world.go.load(SeqCst) == 1 { 0 } else { 4 }
+}
+
+/// The queue's items are the driver's, but for the first, which the holder has, and its slot behind them.
+fn play_queue(impatient: bool, stopped: Duration) -> Result<u64, String> {
+    let segment = Segment::anonymous(64, &Options::new()).map_err(|error| format!("{error:?}"))?;
+    let (memory, page) = (Mapping::new(QUEUE_BYTES), Mapping::new(size_of::<World>()));
+    // SAFETY: only integers in atomics: every bit pattern is one.
+    let world: &World = unsafe { page.at(0) };
+    let queue = Fixed::make(&memory, 7);
+    let env = env_of(&segment);
+    if impatient {
+        watch_queue(&queue.hand(Impatient { env, probes: Cell::new(0) }), &segment, world, queue, stopped)
+    } else {
+        watch_queue(&queue.hand(env), &segment, world, queue, stopped)
+    }
+}
+
+fn watch_queue(
+    hand: &impl Hand,
+    segment: &Segment,
+    world: &World,
+    queue: Fixed<'_>,
+    stopped: Duration,
+) -> Result<u64, String> {
+    hand.push(0, None).map_err(|stop| format!("{stop:?}"))?;
+    let mut holder = Child::fork(|| hold_slots(segment, world, queue));
+    while world.ready.load(SeqCst) == 0 {
+        futex_wait(&world.ready, 0, PATIENCE);
+    }
+    // Full: the holder's item, its slot, and two more.
+    for item in [8, 9] {
+        hand.push(item, None).map_err(|stop| format!("item {item}: {stop:?}"))?;
+    }
+    let _ = segment.domain().map(|domain| domain.reap());
+    holder.signal(libc::SIGSTOP);
+    let (start, mut looks) = (Instant::now(), 0);
+    while start.elapsed() < stopped {
+        looks += 1;
+        match (hand.push(10, Some(LOOK)), hand.pop(Some(LOOK))) {
+            (Err(Stop::TimedOut), Err(Stop::TimedOut)) => {}
+            other => return Err(format!("around its slots, while it is stopped: {other:?}")),
+        }
+        let dead = segment.domain().map(|domain| domain.reap());
+        if !matches!(&dead, Some(Ok(dead)) if dead.is_empty()) {
+            return Err(format!("dead, while it is stopped: {dead:?}"));
+        }
+    }
+    if holder.state() != Some('T') {
+        return Err(format!("it was not stopped: {:?}", holder.state()));
+    }
+    // Who does not insist on the order goes on meanwhile.
+    let skipped = hand.pop_skipping();
+    world.go.store(1, SeqCst);
+    futex_wake(&world.go, 1);
+    holder.signal(libc::SIGCONT);
+    let pushed = hand.push(10, Some(PATIENCE));
+    let rest = [(); 3].map(|()| hand.take(Some(PATIENCE), Then::Settle, |_| {}));
+    let end = holder.wait(PATIENCE);
+    let in_order = [Ok((7, 0)), Ok((9, 0)), Ok((10, 0))];
+    if (skipped.as_ref(), &pushed, &rest, end) == (Ok(&8), &Ok(()), &in_order, Some(End::Exited(0))) && hand.len() == 0
+    {
+        Ok(looks)
+    } else {
+        Err(format!("after it went on: {skipped:?}, {pushed:?}, {rest:?}, {end:?}, {} left", hand.len()))
+    }
+}
+
+type Case = (&'static str, bool, fn(bool, Duration) -> Result<u64, String>);
+
+const CASES: [Case; 4] = [
+    ("holder and producer", false, play),
+    ("recovery by timeout", true, play),
+    ("mpmc: holder of slots", false, play_queue),
+    ("mpmc: slots by timeout", true, play_queue),
+];
+
+/// The cases, each then with somebody who recovers by timeout.
 pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
-    for (name, impatient) in [("holder and producer", false), ("recovery by timeout", true)] {
+    for (name, impatient, play) in CASES {
         if !wanted.is(name) {
             continue;
         }
