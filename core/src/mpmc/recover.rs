@@ -21,7 +21,8 @@ pub(super) const fn looked_at(returned: u64) -> u64 {
     returned & !(RAISED - 1) | returned >> 32
 }
 
-/// What a recovery found in the slots.
+/// What one call of `recover` repaired. Others may have been faster, and where the proof of a death itself leads to repairs,
+/// as in `crosslane-shm`, there may be nothing left for the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovered {
     /// Slots that the dead were writing: skipped, the items lost with their producers.
