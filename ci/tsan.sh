@@ -38,7 +38,10 @@ mutant() {
         exit 1
     }
     TEXT=$text perl -0pi -e 's/\Q$ENV{TEXT}\E/$ENV{TEXT} =~ s{Release|Acquire}{Relaxed}r/e' "$work/core/src/$file"
-    ! grep -qF "$text" "$work/core/src/$file"
+    if grep -qF "$text" "$work/core/src/$file"; then
+        echo "fault: \"$text\" was not weakened"
+        exit 1
+    fi
     build "$work/core" mutant
     report=$(timeout 120 "$work/mutant" "$case" "$items" 2>&1) || status=$?
     if [ "$status" != 66 ] || ! grep -q "ThreadSanitizer: data race" <<<"$report"; then
