@@ -55,5 +55,5 @@ mutant "an spsc item published with Relaxed" spsc spsc.rs "self.seq(position).st
 mutant "a record committed with Relaxed" record record.rs "self.word(position).store(word, Ordering::Release)"
 mutant "a mutex unlocked with Relaxed" mutex mutex.rs "self.0.swap(if poison { POISON } else { 0 }, Ordering::Release)"
 mutant "an mpmc item claimed with Relaxed" mpmc mpmc/claim.rs \
-    "let cas = self.word(position).compare_exchange(word.0, claim.0, Ordering::Acquire, Ordering::Relaxed)"
+    "let cas = self.word_of(slot).compare_exchange(word.0, claim.0, Ordering::Acquire, Ordering::Relaxed)"
 echo "${#cases[@]} cases quiet, 4 mutants reported"
