@@ -21,6 +21,9 @@ targets=(
     "scribble 20"
     "segment_open 50"
     "names 500"
+    "hostile_slab 50"
+    "hostile_frozen 50"
+    "hostile_raw 50"
 )
 
 nightly

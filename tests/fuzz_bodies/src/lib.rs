@@ -12,8 +12,11 @@
 use arbitrary::{Arbitrary, Unstructured};
 
 pub mod arena;
+pub mod hostile_frozen;
 pub mod hostile_mpmc;
+pub mod hostile_raw;
 pub mod hostile_record;
+pub mod hostile_slab;
 pub mod hostile_spsc;
 pub mod hostile_words;
 pub mod mpmc_ops;
@@ -29,7 +32,7 @@ pub mod surroundings;
 pub type Target = (&'static str, fn(&[u8], bool));
 
 /// Every target.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 13] = [
     ("spsc_ops", spsc_ops::run),
     ("record_ops", record_ops::run),
     ("mpmc_ops", mpmc_ops::run),
@@ -40,6 +43,9 @@ pub const TARGETS: [Target; 10] = [
     ("scribble", scribble::run),
     ("segment_open", segment_open::run),
     ("names", names::run),
+    ("hostile_slab", hostile_slab::run),
+    ("hostile_frozen", hostile_frozen::run),
+    ("hostile_raw", hostile_raw::run),
 ];
 
 /// Decodes an input; `None` if it is too short to mean anything.
