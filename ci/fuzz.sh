@@ -21,9 +21,9 @@ targets=(
     "scribble 20"
     "segment_open 50"
     "names 500"
-    "hostile_slab 50"
-    "hostile_frozen 50"
-    "hostile_raw 50"
+    "hostile_slab 15"
+    "hostile_frozen 100"
+    "hostile_raw 60"
 )
 
 nightly
