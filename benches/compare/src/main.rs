@@ -9,6 +9,7 @@
 //! with `--markdown` it is the table of `docs/benchmarks.md`.
 
 mod machine;
+mod python;
 mod row;
 mod rows;
 mod scratch;
@@ -17,8 +18,7 @@ mod sides;
 
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: crosslane-compare [--quick] [--only TEXT] [--rounds N (at least 1)] [--markdown | --list]";
+const USAGE: &str = "usage: crosslane-compare [--quick] [--only TEXT] [--rounds N (at least 1)] [--markdown | --list]";
 
 /// Rounds of a full run: an odd number well above the 15 that a goal needs.
 const ROUNDS: usize = 25;
@@ -62,12 +62,17 @@ fn main() -> ExitCode {
         wanted.for_each(|row| println!("{}", row.name));
         return ExitCode::SUCCESS;
     }
+    // Before anything is forked.
+    let _ = scratch::prefix();
     // Measured once, before anything is pinned: a process that may use one CPU only does not spin.
     let _ = crosslane_sync::spin::budget();
     println!("{}, {rounds} rounds{}\n", machine::description(), if options.quick { ", quick" } else { "" });
     if let Some(warning) = machine::busy() {
         println!("{warning}\n");
         eprintln!("{warning}");
+    }
+    if !python::is_there() {
+        println!("skipped: Python, no python3\n");
     }
     if options.markdown {
         print!("{}", row::SUMMARY_HEAD);
@@ -83,5 +88,6 @@ fn main() -> ExitCode {
             println!("{report}\nthe CPUs: {before:.0} ns there and back before, {after:.0} ns after\n");
         }
     }
+    scratch::sweep();
     ExitCode::SUCCESS
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::python;
+
 /// What a contestant's number means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -108,6 +110,33 @@ impl Row {
     ) -> Self {
         self.contestants.push(Contestant { name, operations, most_rounds, measure: Box::new(measure) });
         self
+    }
+
+    /// As [`slow`](Self::slow), in as many rounds as a comparison needs, and compared with `ours`.
+    pub fn rival(
+        self,
+        ours: &'static str,
+        name: &'static str,
+        operations: u64,
+        measure: impl FnMut() -> f64 + 'static,
+    ) -> Self {
+        self.slow(name, operations, ENOUGH_ROUNDS, measure).versus(ours, name)
+    }
+
+    /// As [`rival`](Self::rival), for what Python's `multiprocessing` does, if there is Python; `script` prints seconds.
+    pub fn python(
+        self,
+        ours: &'static str,
+        name: &'static str,
+        operations: u64,
+        arguments: &[u64],
+        script: &'static str,
+    ) -> Self {
+        if !python::is_there() {
+            return self;
+        }
+        let arguments = arguments.to_vec();
+        self.rival(ours, name, operations, move || python::run(script, &arguments))
     }
 
     /// The ratio of `ours` to `with` is to be at most (where less is better) or at least `goal`.
@@ -276,8 +305,9 @@ impl Report<'_> {
         let lines = self.row.comparisons.iter().map(|comparison| {
             let Line { what, goal, median, worse, verdict, absolute } = self.line(comparison);
             let name = self.row.name;
+            let (median, worse) = (number(median), number(worse));
             format!(
-                "| {name} | {what} | {goal} | {median:.2} ({worse:.2}) {verdict} | {absolute} | {before:.0}, {after:.0}{noise} |\n"
+                "| {name} | {what} | {goal} | {median} ({worse}) {verdict} | {absolute} | {before:.0}, {after:.0}{noise} |\n"
             )
         });
         lines.collect()
@@ -289,8 +319,13 @@ pub const SUMMARY_HEAD: &str = "| row | what | goal | median (worse quartile) | 
 |---|---|---|---|---|---|
 ";
 
+/// Some three digits.
 fn number(value: f64) -> String {
-    if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
+    match value.abs() {
+        ..0.1 => format!("{value:.4}"),
+        ..100.0 => format!("{value:.2}"),
+        _ => format!("{value:.0}"),
+    }
 }
 
 impl fmt::Display for Report<'_> {
@@ -307,7 +342,7 @@ impl fmt::Display for Report<'_> {
         }
         for comparison in &self.row.comparisons {
             let Line { what, goal, median, worse, verdict, .. } = self.line(comparison);
-            writeln!(f, "| {what} | {median:.3} | {worse:.3} | {goal} | {verdict} |")?;
+            writeln!(f, "| {what} | {} | {} | {goal} | {verdict} |", number(median), number(worse))?;
         }
         if let Some((yardstick, spread)) = self.noise() {
             let percent = spread * 100.0;

@@ -139,17 +139,28 @@ pub fn end(child: libc::pid_t) {
     assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
 }
 
-fn watchdog() {
+pub fn watchdog() {
     // SAFETY: replaces this process's timer; SIGALRM ends it.
     unsafe { libc::alarm(WATCHDOG_SECONDS) };
 }
 
 /// Moves the calling thread to a CPU of its own; both sides share what there is where there is only one.
 fn pin(cpu: usize) {
+    allow(&[cpu]);
+}
+
+/// Lets the calling thread, and what it starts, run on both CPUs.
+pub fn unpin() {
+    allow(&[LEFT, RIGHT]);
+}
+
+fn allow(cpus: &[usize]) {
     // SAFETY: all zero is an empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: far below the 1,024 CPUs of a set.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
+    for cpu in cpus {
+        // SAFETY: far below the 1,024 CPUs of a set.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
     // SAFETY: a set of the size that is said.
     let done = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
     assert_eq!(done, 0, "two CPUs, 0 and 1, are needed: {}", io::Error::last_os_error());

@@ -218,10 +218,10 @@ impl Ring<'_> {
     fn claim_run(&self, position: u64, most: usize, claim: impl Fn(u64) -> Result<Claimed, Seen>) -> Result<Run, Seen> {
         let most = most.min(MAX_RUN) as u64;
         let slots_of_a_line = (8 / self.stride).max(1) as usize;
-        for ahead in (0..most).step_by(slots_of_a_line) {
+        let first = claim(position)?;
+        for ahead in (1..most).step_by(slots_of_a_line) {
             prefetch(self.place(self.slot(position.wrapping_add(ahead))));
         }
-        let first = claim(position)?;
         let behind = (1..most).take_while(|i| claim(position.wrapping_add(*i)).is_ok()).count() as u64;
         Ok(Run { first, position, len: 1 + behind })
     }

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use crosslane_core::WakeMode;
 
 use super::ring::Home;
+use super::rival::{Ringbuf, Rival, ShmemIpc};
 use super::scaled;
 use crate::row::{Row, Unit};
 use crate::sides::{Kind, race, spin};
@@ -23,6 +24,8 @@ pub fn rows(scale: f64) -> Vec<Row> {
             .contestant(RTRB, move || rtrb(slots, batches))
             .goal(OURS, RTRB, 0.95)
             .versus(BLOCK, RTRB)
+            .rival(OURS, "ringbuf slices, two threads", batches * BATCH as u64, move || ringbuf(slots, batches))
+            .rival(OURS, "shmem-ipc, two processes", batches * BATCH as u64, move || shmem_ipc(slots, batches))
     };
     vec![row("batches of 256, u64, 1,024 slots", 1 << 10), row("batches of 256, u64, 65,536 slots", 1 << 16)]
 }
@@ -134,6 +137,76 @@ fn rtrb(slots: u32, batches: u64) -> f64 {
                     chunk.commit_all();
                     Some(())
                 });
+                check(black_box(&batch), i);
+            }
+        },
+    )
+}
+
+fn ringbuf(slots: u32, batches: u64) -> f64 {
+    use ringbuf::traits::{Consumer, Producer};
+    slices(&Ringbuf::new(slots), batches, |to, rest| to.push_slice(rest), |from, rest| from.pop_slice(rest))
+}
+
+fn shmem_ipc(slots: u32, batches: u64) -> f64 {
+    slices(
+        &ShmemIpc::new(slots),
+        batches,
+        |to, rest| {
+            let mut pushed = 0;
+            let write = |place: *mut u64, room: usize| {
+                pushed = room.min(rest.len());
+                // SAFETY: room for so many, as its contract says, in memory that is not `rest`'s.
+                unsafe { place.copy_from_nonoverlapping(rest.as_ptr(), pushed) };
+                pushed
+            };
+            to.sender_mut().send(write).expect("a ring");
+            pushed
+        },
+        |from, rest| {
+            let mut popped = 0;
+            let read = |place: *const u64, there: usize| {
+                popped = there.min(rest.len());
+                // SAFETY: so many items, as its contract says, in memory that is not `rest`'s.
+                unsafe { rest.as_mut_ptr().copy_from_nonoverlapping(place, popped) };
+                popped
+            };
+            from.receiver_mut().recv(read).expect("a ring");
+            popped
+        },
+    )
+}
+
+/// Batches by calls that push or pop part of a slice and say how much.
+fn slices<R: Rival + Sync>(
+    way: &R,
+    batches: u64,
+    push: impl Fn(&mut R::Sender, &[u64]) -> usize,
+    pop: impl Fn(&mut R::Receiver, &mut [u64]) -> usize + Sync,
+) -> f64 {
+    let some = |count: usize| (count > 0).then_some(count);
+    race(
+        R::KIND,
+        |start| {
+            let (mut to, mut batch) = (way.sender(), [7; BATCH]);
+            start.go();
+            for i in 0..batches {
+                fill(black_box(&mut batch), i);
+                let mut rest = &batch[..];
+                while !rest.is_empty() {
+                    rest = &rest[spin(|| some(push(&mut to, rest)))..];
+                }
+            }
+        },
+        |start| {
+            let (mut from, mut batch) = (way.receiver(), [0; BATCH]);
+            start.go();
+            for i in 0..batches {
+                let mut rest = &mut batch[..];
+                while !rest.is_empty() {
+                    let popped = spin(|| some(pop(&mut from, rest)));
+                    rest = &mut rest[popped..];
+                }
                 check(black_box(&batch), i);
             }
         },

@@ -9,9 +9,11 @@ use crosslane_core::{Liveness, OwnerId, Parked, Slice, Wait, WakeMode};
 use crosslane_shm::Env;
 
 use super::ring::Home;
+use super::rival::{self, IpcChannel, Rival, ShmemIpc};
 use super::scaled;
 use crate::row::{Row, Unit};
-use crate::shared::Shared;
+use crate::scratch::unique;
+use crate::shared::{Memory, Shared};
 use crate::sides::{Kind, race};
 
 const SLOTS: u32 = 1024;
@@ -27,7 +29,11 @@ pub fn rows(scale: f64) -> Vec<Row> {
             .contestant(FENCED, move || crosslane(WakeMode::Fenced, trips))
             .contestant(ASYMMETRIC, move || crosslane(WakeMode::Asymmetric, trips))
             .goal(FENCED, BARE, 1.05)
-            .versus(ASYMMETRIC, BARE),
+            .versus(ASYMMETRIC, BARE)
+            .rival(FENCED, "shmem-ipc, eventfds", trips, move || shmem_ipc(trips))
+            .rival(FENCED, "ipc-channel", trips, move || rival::round_trip::<IpcChannel>(SLOTS, trips))
+            .rival(FENCED, "raw_sync events", trips, move || raw_sync(trips))
+            .rival(FENCED, "iceoryx2 events", trips, move || iceoryx2(trips)),
     ]
 }
 
@@ -98,6 +104,123 @@ fn crosslane(mode: WakeMode, trips: u64) -> f64 {
             for _ in 0..trips {
                 let item = from.pop().expect("the peer lives");
                 to.push(item).expect("the peer lives");
+            }
+        },
+    )
+}
+
+fn shmem_ipc(trips: u64) -> f64 {
+    type To = <ShmemIpc as Rival>::Sender;
+    type From = <ShmemIpc as Rival>::Receiver;
+    let (there, back) = (ShmemIpc::new(SLOTS), ShmemIpc::new(SLOTS));
+    let send = |to: &mut To, number: u64| {
+        let write = |place: *mut u64, _| {
+            // SAFETY: room for at least one, as its contract says.
+            unsafe { place.write(number) };
+            1
+        };
+        to.send_raw(write).expect("a ring");
+    };
+    let receive = |from: &mut From| {
+        let mut number = 0;
+        from.block_until_readable().expect("a ring");
+        let read = |place: *const u64, _| {
+            // SAFETY: at least one item, as its contract says.
+            number = unsafe { place.read() };
+            1
+        };
+        from.receive_raw(read).expect("a ring");
+        number
+    };
+    race(
+        Kind::Processes,
+        |start| {
+            let (mut to, mut from) = (there.sender(), back.receiver());
+            start.go();
+            for i in 0..trips {
+                send(&mut to, i);
+                assert_eq!(receive(&mut from), i);
+            }
+        },
+        |start| {
+            let (mut from, mut to) = (there.receiver(), back.sender());
+            start.go();
+            for _ in 0..trips {
+                let number = receive(&mut from);
+                send(&mut to, number);
+            }
+        },
+    )
+}
+
+/// Two events that reset themselves; they carry nothing.
+fn raw_sync(trips: u64) -> f64 {
+    use raw_sync::Timeout;
+    use raw_sync::events::{Event, EventImpl, EventInit, EventState};
+    const ROOM_BYTES: usize = 256;
+    let memory = Memory::new(4096);
+    let place = |i: usize| memory.start().as_ptr().wrapping_add(i * ROOM_BYTES);
+    for i in 0..2 {
+        // SAFETY: room enough for an event, which nobody uses yet.
+        drop(unsafe { Event::new(place(i), true) }.expect("an event"));
+    }
+    let event = |i| -> Box<dyn EventImpl> {
+        // SAFETY: made above, and mapped as long as the measurement takes.
+        unsafe { Event::from_existing(place(i)) }.expect("an event").0
+    };
+    race(
+        Kind::Processes,
+        |start| {
+            let (there, back) = (event(0), event(1));
+            start.go();
+            for _ in 0..trips {
+                there.set(EventState::Signaled).expect("an event");
+                back.wait(Timeout::Infinite).expect("an event");
+            }
+        },
+        |start| {
+            let (there, back) = (event(0), event(1));
+            start.go();
+            for _ in 0..trips {
+                there.wait(Timeout::Infinite).expect("an event");
+                back.set(EventState::Signaled).expect("an event");
+            }
+        },
+    )
+}
+
+/// Notifier and listener in both directions; they carry a number.
+fn iceoryx2(trips: u64) -> f64 {
+    use iceoryx2::prelude::ipc;
+    let (there, back) = (unique("there"), unique("back"));
+    let open = |name: &str| {
+        let node = rival::ice_node();
+        node.service_builder(&name.try_into().expect("a name")).event().open_or_create().expect("a service")
+    };
+    let wait = |listener: &iceoryx2::port::listener::Listener<ipc::Service>| {
+        let mut events = 0;
+        while events == 0 {
+            listener.blocking_wait(|_| events += 1).expect("a listener");
+        }
+    };
+    race(
+        Kind::Processes,
+        |start| {
+            let listener = open(&back).listener_builder().create().expect("a listener");
+            let notifier = open(&there).notifier_builder().create().expect("a notifier");
+            start.go();
+            for _ in 0..trips {
+                notifier.notify().expect("a listener");
+                wait(&listener);
+            }
+        },
+        |start| {
+            let listener = open(&there).listener_builder().create().expect("a listener");
+            let notifier = open(&back).notifier_builder().create().expect("a notifier");
+            start.go();
+            for _ in 0..trips {
+                wait(&listener);
+                notifier.notify().expect("a listener");
             }
         },
     )

@@ -20,7 +20,8 @@ pub fn rows(scale: f64) -> Vec<Row> {
         Row::new("1 KiB items, 1,024 slots", Unit::Millions, items)
             .contestant(OURS, move || crosslane(items))
             .contestant(RTRB, move || rtrb(items))
-            .goal(OURS, RTRB, 0.95),
+            .goal(OURS, RTRB, 0.95)
+            .rival(OURS, "ringbuf, two threads", items, move || ringbuf(items)),
     ]
 }
 
@@ -73,6 +74,28 @@ fn rtrb(items: u64) -> f64 {
             start.go();
             for i in 0..items {
                 check(black_box(&spin(|| consumer.pop().ok())), i);
+            }
+        },
+    )
+}
+
+fn ringbuf(items: u64) -> f64 {
+    use ringbuf::traits::{Consumer, Producer, Split};
+    let (mut producer, mut consumer) = ringbuf::HeapRb::<Item>::new(SLOTS as usize).split();
+    race(
+        Kind::Threads,
+        |start| {
+            let mut item = [7; 128];
+            start.go();
+            for i in 0..items {
+                stamp(black_box(&mut item), i);
+                spin(|| producer.try_push(item).ok());
+            }
+        },
+        move |start| {
+            start.go();
+            for i in 0..items {
+                check(black_box(&spin(|| consumer.try_pop())), i);
             }
         },
     )

@@ -7,7 +7,9 @@ use std::mem::MaybeUninit;
 use crosslane_shm::{Mutex, Options};
 
 use super::scaled;
+use crate::python;
 use crate::row::{Row, Unit};
+use crate::shared::Memory;
 use crate::sides::alone;
 
 const LOCK: &str = "crosslane Mutex::lock";
@@ -28,7 +30,9 @@ pub fn rows(scale: f64) -> Vec<Row> {
             .goal(LOCK, STD, 1.05)
             .versus(UPDATE, STD)
             .versus(LOCK, PARKING_LOT)
-            .versus(LOCK, PTHREAD),
+            .versus(LOCK, PTHREAD)
+            .rival(LOCK, "raw_sync Mutex", times, move || raw_sync(times))
+            .python(LOCK, "Python multiprocessing.Lock", times / 10, &[times / 10], python::LOCK),
     ]
 }
 
@@ -73,6 +77,24 @@ fn parking_lot(times: u64) -> f64 {
         }
     });
     assert_eq!(mutex.into_inner(), times);
+    seconds
+}
+
+fn raw_sync(times: u64) -> f64 {
+    use raw_sync::locks::{LockInit, Mutex};
+    let (memory, mut value) = (Memory::new(4096), 0_u64);
+    // SAFETY: memory enough for a mutex, and a value that only this thread has.
+    let made = unsafe { Mutex::new(memory.start().as_ptr(), (&raw mut value).cast()) };
+    let (lock, _) = made.expect("a mutex");
+    let seconds = alone(|| {
+        for _ in 0..times {
+            let guard = black_box(&lock).lock().expect("a lock");
+            // SAFETY: the value, under its lock.
+            unsafe { *guard.cast::<u64>() += 1 };
+        }
+    });
+    drop(lock);
+    assert_eq!(black_box(value), times);
     seconds
 }
 

@@ -1,14 +1,17 @@
 //! The rows, one file per family. A new family is a file with a `rows(scale) -> Vec<Row>`, and a line in [`all`].
 
+mod array;
 mod batches;
 mod blocking;
 mod large;
+mod latest;
 mod lock;
 mod mpmc;
 mod one_by_one;
 mod record;
 mod recovery;
 mod ring;
+mod rival;
 mod round_trip;
 mod segment;
 mod vyukov;
@@ -30,6 +33,8 @@ pub fn all(scale: f64) -> Vec<Row> {
         segment::rows,
         mpmc::rows,
         recovery::rows,
+        latest::rows,
+        array::rows,
     ]
     .into_iter()
     .flat_map(|family| family(scale))

@@ -4,13 +4,15 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crosslane_core::WakeMode;
 use crossbeam_queue::ArrayQueue;
+use crosslane_core::WakeMode;
 
 use super::ring::QueueHome;
 use super::scaled;
 use super::vyukov::Vyukov;
+use crate::python;
 use crate::row::{Row, Unit};
+use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::sides::{Kind, Side, Start, alone, race_all, spin, spin_in_turns};
 
@@ -69,9 +71,12 @@ pub fn rows(scale: f64) -> Vec<Row> {
         row.versus(POLLING_BATCHES, POLLING_SINGLES)
     };
     let times = scaled(1_000_000, scale);
+    let (some, few) = (scaled(100_000, scale), scaled(20_000, scale));
     vec![
         row("mpmc, 1 producer 1 consumer, u64, 1,024 slots", 1, 0.8),
-        row("mpmc, 2 producers 2 consumers, u64, 1,024 slots", 2, 0.9),
+        row("mpmc, 2 producers 2 consumers, u64, 1,024 slots", 2, 0.9)
+            .rival(OURS, "cloudtoid-interprocess, processes", some, move || cloudtoid(2, some / 2))
+            .python(OURS, "Python multiprocessing.Queue", few, &[2, few / 2], python::QUEUE),
         in_batches("mpmc in batches, 1 producer 1 consumer, u64, 1,024 slots", 1, Some(1.5)),
         in_batches("mpmc in batches, 2 producers 2 consumers, u64, 1,024 slots", 2, None),
         Row::new("mpmc push and pop, uncontended, u64", Unit::Nanos, times)
@@ -169,14 +174,33 @@ fn crossbeam(pairs: usize, each: u64) -> f64 {
 
 fn crossfire(pairs: usize, each: u64) -> f64 {
     let (to, from) = crossfire::mpmc::bounded_blocking::<u64>(SLOTS as usize);
-    singles(Kind::Threads, pairs, each, || (to.clone(), from.clone()), |(to, _), i| to.try_send(i).ok(), |(_, from)| {
-        from.try_recv().ok()
-    })
+    singles(
+        Kind::Threads,
+        pairs,
+        each,
+        || (to.clone(), from.clone()),
+        |(to, _), i| to.try_send(i).ok(),
+        |(_, from)| from.try_recv().ok(),
+    )
 }
 
 fn vyukov(pairs: usize, each: u64) -> f64 {
     let queue = Vyukov::new(SLOTS);
     singles(Kind::Threads, pairs, each, || (), |(), i| queue.push(i).then_some(()), |()| queue.pop())
+}
+
+fn cloudtoid(pairs: usize, each: u64) -> f64 {
+    use cloudtoid_interprocess::{Publisher, Subscriber};
+    let scratch = Scratch::new();
+    // A message takes 8 bytes more than its own.
+    let options = scratch.cloudtoid(SLOTS as usize * 16);
+    let _keeps_it = Subscriber::open(&options).expect("a queue");
+    let join = || (Publisher::open(&options).expect("a queue"), Subscriber::open(&options).expect("a queue"));
+    let pop = |(_, from): &(Publisher, Subscriber)| {
+        let mut bytes = [0; 8];
+        from.try_recv_into(&mut bytes).expect("a queue").map(|_| u64::from_ne_bytes(bytes))
+    };
+    singles(Kind::Processes, pairs, each, join, |(to, _), i| to.try_send(&i.to_ne_bytes()).ok(), pop)
 }
 
 fn batches(mode: WakeMode, pairs: usize, each: u64) -> f64 {

@@ -4,7 +4,9 @@ use crossbeam_queue::ArrayQueue;
 use crosslane_core::WakeMode;
 
 use super::ring::Home;
+use super::rival::{Cloudtoid, Iceoryx2, IpcChannel, Ringbuf, ShmemIpc, one_way};
 use super::scaled;
+use crate::python;
 use crate::row::{Row, Unit};
 use crate::sides::{Kind, race, spin};
 
@@ -25,8 +27,16 @@ pub fn rows(scale: f64) -> Vec<Row> {
             .versus(THREADS, RTRB)
             .versus(OURS, CROSSBEAM)
     };
+    let slots = 1 << 10;
+    let (half, some, few) = (items / 2, scaled(100_000, scale), scaled(20_000, scale));
     vec![
-        row("one by one, spinning, u64, 1,024 slots", 1 << 10, 1.5),
+        row("one by one, spinning, u64, 1,024 slots", slots, 1.5)
+            .rival(OURS, "ringbuf, two threads", items, move || one_way::<Ringbuf>(slots, items))
+            .rival(OURS, "shmem-ipc, two processes", half, move || one_way::<ShmemIpc>(slots, half))
+            .rival(OURS, "iceoryx2, two processes", some, move || one_way::<Iceoryx2>(slots, some))
+            .rival(OURS, "cloudtoid-interprocess, two processes", some, move || one_way::<Cloudtoid>(slots, some))
+            .rival(OURS, "ipc-channel, two processes", some, move || one_way::<IpcChannel>(slots, some))
+            .python(OURS, "Python multiprocessing.Queue", few, &[1, few], python::QUEUE),
         row("one by one, spinning, u64, 65,536 slots", 1 << 16, 3.0),
     ]
 }

@@ -90,13 +90,13 @@ fn latency(resident_bytes: usize, watch: Watch) -> f64 {
         story.survived_nanos.store(now_nanos(), Ordering::Release);
     });
     await_word(&story.is_survivor_there);
+    let domain = queue.segment().domain().expect("not for reading only");
+    // The sides of earlier measurements.
+    domain.reap().expect("a lease of its own");
     // Any time of the survivor's slices is as good as another.
     let phase = Duration::from_nanos(now_nanos() % SLICE.as_nanos() as u64);
     std::thread::sleep(2 * SLICE + phase);
     let process = pidfd(victim);
-    let domain = queue.segment().domain().expect("not for reading only");
-    // The sides of earlier measurements.
-    domain.reap().expect("a lease of its own");
     let killed_nanos = now_nanos();
     kill(victim);
     if watch == Watch::Parent {
@@ -130,7 +130,7 @@ fn teardown(resident_bytes: usize) -> f64 {
 fn cloudtoid() -> f64 {
     const MESSAGE_BYTES: usize = 32 << 20;
     let scratch = Scratch::new();
-    let options = scratch.cloudtoid("recovery", 64 << 20);
+    let options = scratch.cloudtoid(64 << 20);
     let subscriber = Subscriber::open(&options).expect("a queue");
     let publisher = Publisher::open(&options).expect("a queue");
     let story = Shared::<Story>::new();

@@ -5,23 +5,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crosslane_core::WakeMode;
 
 use super::ring::Home;
+use super::rival::{Cloudtoid, Iceoryx2, IpcChannel, Ringbuf, ShmemIpc, round_trip};
 use super::scaled;
 use crate::row::{Row, Unit};
 use crate::shared::Shared;
 use crate::sides::{Kind, race, spin};
 
 const SLOTS: u32 = 1024;
+const OURS: &str = "crosslane spsc, two processes";
 
 pub fn rows(scale: f64) -> Vec<Row> {
-    let trips = scaled(100_000, scale);
+    let (trips, some, few) = (scaled(100_000, scale), scaled(20_000, scale), scaled(3_000, scale));
     vec![
         Row::new("round trip, spinning, u64", Unit::Nanos, trips)
             .contestant("bare two-line ping-pong", move || bare(trips))
-            .contestant("crosslane spsc, two processes", move || crosslane(Kind::Processes, trips))
+            .contestant(OURS, move || crosslane(Kind::Processes, trips))
             .contestant("rtrb, two threads", move || rtrb(trips))
-            .goal("crosslane spsc, two processes", "bare two-line ping-pong", 1.10)
-            .versus("crosslane spsc, two processes", "rtrb, two threads")
-            .versus("rtrb, two threads", "bare two-line ping-pong"),
+            .goal(OURS, "bare two-line ping-pong", 1.10)
+            .versus(OURS, "rtrb, two threads")
+            .versus("rtrb, two threads", "bare two-line ping-pong")
+            .rival(OURS, "ringbuf, two threads", trips, move || round_trip::<Ringbuf>(SLOTS, trips))
+            .rival(OURS, "shmem-ipc, two processes", trips, move || round_trip::<ShmemIpc>(SLOTS, trips))
+            .rival(OURS, "iceoryx2, two processes", some, move || round_trip::<Iceoryx2>(SLOTS, some))
+            .rival(OURS, "cloudtoid-interprocess, two processes", some, move || round_trip::<Cloudtoid>(SLOTS, some))
+            .rival(OURS, "ipc-channel, two processes", few, move || round_trip::<IpcChannel>(SLOTS, few)),
     ]
 }
 

@@ -7,7 +7,9 @@ use std::ptr::NonNull;
 
 use crosslane_shm::{Expected, Options, Segment};
 
+use super::rival::Iceoryx2;
 use super::scaled;
+use crate::python;
 use crate::row::{Row, Unit};
 use crate::sides::alone;
 
@@ -18,16 +20,19 @@ const BARE_ATTACH: &str = "bare mmap, touch";
 const ATTACH: &str = "crosslane Segment::from_fd";
 
 pub fn rows(scale: f64) -> Vec<Row> {
-    let times = scaled(2_000, scale);
+    let (times, few, fewest) = (scaled(2_000, scale), scaled(500, scale), scaled(20, scale));
     vec![
         Row::new("create a segment and drop it", Unit::Nanos, times)
             .contestant(BARE_CREATE, move || bare_create(times))
             .contestant(CREATE, move || create(times))
-            .goal(CREATE, BARE_CREATE, 1.30),
+            .goal(CREATE, BARE_CREATE, 1.30)
+            .rival(CREATE, "iceoryx2 node, service and publisher", fewest, move || iceoryx2(fewest))
+            .python(CREATE, "Python SharedMemory", few, &[few], python::CREATE),
         Row::new("attach to a segment and let go", Unit::Nanos, times)
             .contestant(BARE_ATTACH, move || bare_attach(times))
             .contestant(ATTACH, move || attach(times))
-            .goal(ATTACH, BARE_ATTACH, 1.30),
+            .goal(ATTACH, BARE_ATTACH, 1.30)
+            .python(ATTACH, "Python SharedMemory", few, &[few], python::ATTACH),
     ]
 }
 
@@ -70,6 +75,10 @@ fn create(times: u64) -> f64 {
     let once = || touch(&Segment::anonymous(LEN_BYTES as u64, &options).expect("memory for a segment"));
     once();
     alone(|| (0..times).for_each(|_| once()))
+}
+
+fn iceoryx2(times: u64) -> f64 {
+    alone(|| (0..times).for_each(|_| drop(Iceoryx2::<u64>::make(16).ice_sender())))
 }
 
 fn bare_attach(times: u64) -> f64 {

@@ -40,8 +40,7 @@ impl Vyukov {
                 return false;
             }
             let next = position.wrapping_add(1);
-            let claim =
-                |seen| self.tail.0.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed);
+            let claim = |seen| self.tail.0.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed);
             match if ahead == 0 { claim(position) } else { Err(self.tail.0.load(Ordering::Relaxed)) } {
                 Ok(_) => {
                     slot.item.store(item, Ordering::Relaxed);
@@ -63,8 +62,7 @@ impl Vyukov {
             if ahead < 0 {
                 return None;
             }
-            let claim =
-                |seen| self.head.0.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed);
+            let claim = |seen| self.head.0.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed);
             match if ahead == 0 { claim(position) } else { Err(self.head.0.load(Ordering::Relaxed)) } {
                 Ok(_) => {
                     let item = slot.item.load(Ordering::Relaxed);

@@ -1,0 +1,80 @@
+//! Python's `multiprocessing`, by scripts that print how many seconds they took.
+
+use std::process::{Command, Stdio};
+
+use crate::sides::{unpin, watchdog};
+
+/// Passes small integers through a `Queue`; arguments: producers (and consumers), items of each.
+pub const QUEUE: &str = r#"
+import multiprocessing as mp, sys, time
+pairs, each = int(sys.argv[1]), int(sys.argv[2])
+context = mp.get_context("fork")
+queue, gate = context.Queue(1024), context.Barrier(2 * pairs + 1)
+def produce():
+    gate.wait()
+    for i in range(each): queue.put(i)
+def consume():
+    gate.wait()
+    for _ in range(each): queue.get()
+sides = [context.Process(target=side) for side in [produce, consume] * pairs]
+for side in sides: side.start()
+gate.wait()
+start = time.perf_counter()
+for side in sides: side.join()
+print(time.perf_counter() - start)
+"#;
+
+/// Takes and gives a `Lock`; argument: times.
+pub const LOCK: &str = r#"
+import multiprocessing as mp, sys, time
+lock = mp.Lock()
+start = time.perf_counter()
+for _ in range(int(sys.argv[1])):
+    lock.acquire()
+    lock.release()
+print(time.perf_counter() - start)
+"#;
+
+/// Makes a page of shared memory and removes it; argument: times.
+pub const CREATE: &str = r#"
+import sys, time
+from multiprocessing.shared_memory import SharedMemory
+start = time.perf_counter()
+for _ in range(int(sys.argv[1])):
+    memory = SharedMemory(create=True, size=4096)
+    memory.buf[0] = 1
+    memory.close()
+    memory.unlink()
+print(time.perf_counter() - start)
+"#;
+
+/// Attaches to a page of shared memory; argument: times.
+pub const ATTACH: &str = r#"
+import sys, time
+from multiprocessing.shared_memory import SharedMemory
+home = SharedMemory(create=True, size=4096)
+start = time.perf_counter()
+for _ in range(int(sys.argv[1])):
+    memory = SharedMemory(name=home.name)
+    memory.buf[0] = 1
+    memory.close()
+print(time.perf_counter() - start)
+home.close()
+home.unlink()
+"#;
+
+/// Whether there is a Python to measure.
+pub fn is_there() -> bool {
+    Command::new("python3").args(["-c", "import multiprocessing.shared_memory"]).status().is_ok_and(|it| it.success())
+}
+
+/// Runs `script`; returns the seconds that it printed.
+pub fn run(script: &str, arguments: &[u64]) -> f64 {
+    watchdog();
+    unpin();
+    let arguments = arguments.iter().map(u64::to_string);
+    let output = Command::new("python3").arg("-c").arg(script).args(arguments).stderr(Stdio::null()).output();
+    let output = output.expect("python3 was there");
+    assert!(output.status.success(), "python3: {}", output.status);
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number of seconds")
+}
