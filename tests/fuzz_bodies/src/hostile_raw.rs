@@ -60,6 +60,9 @@ pub fn run(data: &[u8], planted: bool) {
 }
 
 fn open<T: Plain>(input: &Input, bytes: &[u8], planted: bool) {
+    if planted && !bytes.is_empty() {
+        black_box(bytes[bytes.len().next_multiple_of(size_of::<T>()) - 1]);
+    }
     let folder = Folder::new();
     let path = folder.0.join("hostile");
     fs::write(&path, bytes).expect("written");
@@ -71,9 +74,6 @@ fn open<T: Plain>(input: &Input, bytes: &[u8], planted: bool) {
         None => RawSegment::<T>::open(&name, &options),
     };
     let whole = bytes.len() / size_of::<T>();
-    if planted && !bytes.is_empty() {
-        black_box(bytes[bytes.len().next_multiple_of(size_of::<T>()) - 1]);
-    }
     let is_whole = whole > 0 && whole * size_of::<T>() == bytes.len();
     let is_wanted = is_whole && input.exact.is_none_or(|len| usize::from(len) == whole);
     match opened {
