@@ -24,6 +24,8 @@ targets=(
     "hostile_slab 15"
     "hostile_frozen 100"
     "hostile_raw 60"
+    "array_ops 500"
+    "latest_ops 500"
 )
 
 nightly

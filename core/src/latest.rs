@@ -336,28 +336,36 @@ impl<'m, T: Plain> View<'m, T> {
         (cell < self.cells).then(|| unsafe { self.words.add(cell as usize * Self::STRIDE) })
     }
 
-    /// Copies the newest value into `value` and returns its version. On an error `value` holds any bytes.
-    #[inline]
-    fn read(&self, value: &mut MaybeUninit<T>) -> Result<u64, ReadError> {
-        for _ in 0..TRIES {
-            let before = self.newest();
-            if before.version == 0 {
-                return Err(ReadError::Empty);
-            }
-            let Some(cell) = self.cell(before.cell) else { return Err(ReadError::Corrupt) };
-            // ORDERING latest.published: Acquire fence. Pairs with the Release store of `newest` in `publish`: the value
-            // in the cell is visible to the copy below.
-            fence(Ordering::Acquire);
-            // SAFETY: `value` is private, and a cell has room for a `T` rounded up to words.
-            unsafe { race_out(value.as_mut_ptr().cast(), cell, size_of::<T>()) };
-            // ORDERING latest.overwritten: Acquire fence. Pairs with the Release fence in `publish`. Forbids: the copy
-            // takes bytes of version `v + n`, and the load below does not yet see that `v + n - 1` was published.
-            fence(Ordering::Acquire);
-            if self.newest().version.wrapping_sub(before.version) < u64::from(self.cells - 1) {
-                return Ok(before.version);
-            }
+    /// Copies the newest value into `value` and returns its version; `Busy` if the writer overtook the copy. On an error
+    /// `value` holds any bytes.
+    #[inline(always)]
+    fn read_once(&self, value: &mut MaybeUninit<T>) -> Result<u64, ReadError> {
+        let before = self.newest();
+        if before.version == 0 {
+            return Err(ReadError::Empty);
         }
-        Err(ReadError::Busy)
+        let Some(cell) = self.cell(before.cell) else { return Err(ReadError::Corrupt) };
+        // ORDERING latest.published: Acquire fence. Pairs with the Release store of `newest` in `publish`: the value in the
+        // cell is visible to the copy below.
+        fence(Ordering::Acquire);
+        // SAFETY: `value` is private, and a cell has room for a `T` rounded up to words.
+        unsafe { race_out(value.as_mut_ptr().cast(), cell, size_of::<T>()) };
+        // ORDERING latest.overwritten: Acquire fence. Pairs with the Release fence in `write`. Forbids: the copy takes bytes
+        // of version `v + n`, and the load below does not yet see that `v + n - 1` was published.
+        fence(Ordering::Acquire);
+        if self.newest().version.wrapping_sub(before.version) < u64::from(self.cells - 1) {
+            Ok(before.version)
+        } else {
+            Err(ReadError::Busy)
+        }
+    }
+
+    /// As [`read_once`](Self::read_once), after it was overtaken once.
+    #[cold]
+    #[inline(never)]
+    fn read_slow(&self, value: &mut MaybeUninit<T>) -> Result<u64, ReadError> {
+        let tries = (1..TRIES).map(|_| self.read_once(value));
+        tries.into_iter().find(|read| *read != Err(ReadError::Busy)).unwrap_or(Err(ReadError::Busy))
     }
 
     /// Writes `value` into `cell`, after everything that was published.

@@ -34,17 +34,33 @@ impl<'m, T: Plain, E: Wait + Liveness> Reader<'m, T, E> {
     /// The newest value, read before or not. Does not block; copies it once, and again only if the writer published
     /// `cells - 1` values meanwhile.
     ///
+    /// The value may be moved once more on its way to the caller; above 16 bytes [`read_into`](Self::read_into) saves that,
+    /// which for 64 bytes is most of the time.
+    ///
     /// # Errors
     /// [`ReadError::Empty`], [`ReadError::Busy`], [`ReadError::Corrupt`].
     #[inline]
     pub fn read(&mut self) -> Result<T, ReadError> {
         let mut value = MaybeUninit::uninit();
-        self.version = self.view.read(&mut value)?;
-        // SAFETY: `read` wrote all bytes, and every bit pattern is a `T` because `T` is `Plain`.
+        match self.view.read_once(&mut value) {
+            Ok(version) => self.version = version,
+            Err(ReadError::Busy) => return self.read_slow(),
+            Err(error) => return Err(error),
+        }
+        // SAFETY: `read_once` wrote all bytes, and every bit pattern is a `T` because `T` is `Plain`.
         Ok(unsafe { value.assume_init() })
     }
 
-    /// As [`read`](Self::read), into memory of the caller's: for large values. After an error `value` may hold any
+    /// With a value of its own, so that the other one can stay in registers.
+    #[cold]
+    fn read_slow(&mut self) -> Result<T, ReadError> {
+        let mut value = MaybeUninit::uninit();
+        self.version = self.view.read_slow(&mut value)?;
+        // SAFETY: as in `read`.
+        Ok(unsafe { value.assume_init() })
+    }
+
+    /// As [`read`](Self::read), into memory of the caller's: the fastest way, and the one for large values. After an error `value` may hold any
     /// mixture.
     ///
     /// # Errors
@@ -53,7 +69,10 @@ impl<'m, T: Plain, E: Wait + Liveness> Reader<'m, T, E> {
     pub fn read_into(&mut self, value: &mut T) -> Result<(), ReadError> {
         // SAFETY: only `T`s' bytes are written there, whatever they are, because `T` is `Plain`.
         let value = unsafe { &mut *core::ptr::from_mut(value).cast::<MaybeUninit<T>>() };
-        self.version = self.view.read(value)?;
+        self.version = match self.view.read_once(value) {
+            Err(ReadError::Busy) => self.view.read_slow(value)?,
+            read => read?,
+        };
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 
 pub mod arena;
+pub mod array_ops;
 pub mod hostile_frozen;
 pub mod hostile_mpmc;
 pub mod hostile_raw;
@@ -19,6 +20,7 @@ pub mod hostile_record;
 pub mod hostile_slab;
 pub mod hostile_spsc;
 pub mod hostile_words;
+pub mod latest_ops;
 pub mod mpmc_ops;
 pub mod names;
 pub mod record_ops;
@@ -32,7 +34,7 @@ pub mod surroundings;
 pub type Target = (&'static str, fn(&[u8], bool));
 
 /// Every target.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 15] = [
     ("spsc_ops", spsc_ops::run),
     ("record_ops", record_ops::run),
     ("mpmc_ops", mpmc_ops::run),
@@ -46,6 +48,8 @@ pub const TARGETS: [Target; 13] = [
     ("hostile_slab", hostile_slab::run),
     ("hostile_frozen", hostile_frozen::run),
     ("hostile_raw", hostile_raw::run),
+    ("array_ops", array_ops::run),
+    ("latest_ops", latest_ops::run),
 ];
 
 /// Decodes an input; `None` if it is too short to mean anything.
