@@ -240,7 +240,7 @@ impl<'m, T: Plain> View<'m, T> {
         match start.checked_add(count) {
             // SAFETY: inside the elements or at their end, and `attach` checked their size.
             Some(end) if end <= self.len => Ok(unsafe { self.base.add(start * Self::STRIDE) }),
-            end => Err(OutOfBounds { index: end.map_or(usize::MAX, |end| end - 1), len: self.len }),
+            _ => Err(OutOfBounds { index: start.saturating_add(count.saturating_sub(1)), len: self.len }),
         }
     }
 
