@@ -147,7 +147,7 @@ impl<T: Item> Play<'_, T> {
                 }
             }
             Op::Poke(poke) if self.hostile => {
-                let _ = poke.apply(self.arena, HEADER_BYTES, Some(NEWEST));
+                let _ = poke.apply(self.arena, HEADER_BYTES, &[NEWEST]);
                 if self.planted {
                     unchecked_cell(self.arena);
                 }
