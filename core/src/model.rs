@@ -248,13 +248,35 @@ impl Drop for Memory {
 const WORDS: usize = 4;
 const SLICES_AFTER_A_DEATH: u32 = 3;
 
+/// Who sleeps on one word.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sleepers {
+    address: usize,
+    asleep: u32,
+    /// Wakes that nobody has taken yet. Any of those who slept when one was given may take it, and nobody else.
+    tickets: u32,
+    /// How many have ever fallen asleep here, and had when the last wake came.
+    came: u32,
+    wakeable: u32,
+}
+
+impl Sleepers {
+    fn wake(&mut self, count: u32) -> u32 {
+        let woken = self.asleep.min(count);
+        self.asleep -= woken;
+        self.tickets += woken;
+        self.wakeable = self.came;
+        woken
+    }
+}
+
 /// The surroundings that all processes of a model share: who is dead, and who sleeps on which word.
 #[derive(Debug)]
 pub struct Peers {
     dead: Vec<(OwnerId, loom::sync::atomic::AtomicBool)>,
     /// How many more sleeps of each participant are over at once: slices go on ending after a death.
     slices: StdMutex<Vec<u32>>,
-    sleepers: loom::sync::Mutex<[(usize, u32, u32); WORDS]>,
+    sleepers: loom::sync::Mutex<[Sleepers; WORDS]>,
     wakes: Vec<loom::sync::Condvar>,
     parks: loom::sync::atomic::AtomicUsize,
     calls: loom::sync::atomic::AtomicUsize,
@@ -286,7 +308,7 @@ impl Peers {
         Arc::new(Self {
             dead,
             slices: StdMutex::new(std::vec![0; indices]),
-            sleepers: loom::sync::Mutex::new([(0, 0, 0); WORDS]),
+            sleepers: loom::sync::Mutex::new([Sleepers::default(); WORDS]),
             wakes: (0..WORDS).map(|_| loom::sync::Condvar::new()).collect(),
             parks: loom::sync::atomic::AtomicUsize::new(0),
             calls: loom::sync::atomic::AtomicUsize::new(0),
@@ -313,8 +335,7 @@ impl Peers {
         let mut sleepers = self.sleepers.lock().expect("no panic inside");
         self.slices.lock().expect("no panic inside").fill(SLICES_AFTER_A_DEATH);
         for (slot, wake) in sleepers.iter_mut().zip(&self.wakes) {
-            slot.2 += slot.1;
-            slot.1 = 0;
+            slot.wake(u32::MAX);
             wake.notify_all();
         }
     }
@@ -340,10 +361,10 @@ fn first_generation(index: u32) -> OwnerId {
     OwnerId::new(index, 1).expect("an index in range")
 }
 
-fn slot_of(sleepers: &mut [(usize, u32, u32); WORDS], word: &AtomicU32) -> usize {
+fn slot_of(sleepers: &mut [Sleepers; WORDS], word: &AtomicU32) -> usize {
     let address = core::ptr::from_ref(word) as usize;
-    let slot = sleepers.iter().position(|(a, ..)| *a == address || *a == 0).expect("at most four words sleep");
-    sleepers[slot].0 = address;
+    let slot = sleepers.iter().position(|s| s.address == address || s.address == 0).expect("at most four words sleep");
+    sleepers[slot].address = address;
     slot
 }
 
@@ -429,12 +450,13 @@ impl Wait for Process {
         }
         self.peers.parks.fetch_add(1, Ordering::Relaxed);
         let slot = slot_of(&mut sleepers, word);
-        sleepers[slot].1 += 1;
-        // A ticket is taken by whoever sleeps on the word, so no wake is lost to another word's sleeper.
-        while sleepers[slot].2 == 0 {
+        sleepers[slot].asleep += 1;
+        let number = sleepers[slot].came;
+        sleepers[slot].came += 1;
+        while sleepers[slot].tickets == 0 || number >= sleepers[slot].wakeable {
             sleepers = self.peers.wakes[slot].wait(sleepers).expect("no panic inside");
         }
-        sleepers[slot].2 -= 1;
+        sleepers[slot].tickets -= 1;
         Parked::Again
     }
 
@@ -445,9 +467,7 @@ impl Wait for Process {
         self.peers.calls.fetch_add(1, Ordering::Relaxed);
         let mut sleepers = self.peers.sleepers.lock().expect("no panic inside");
         let slot = slot_of(&mut sleepers, word);
-        let woken = sleepers[slot].1.min(count);
-        sleepers[slot].1 -= woken;
-        sleepers[slot].2 += woken;
+        let woken = sleepers[slot].wake(count);
         self.peers.wakes[slot].notify_all();
         woken
     }

@@ -22,6 +22,7 @@
 //! | a lock that its thread may take again | [`RLock`] over an [`RLockCell`] |
 //! | a value that many read and few change | [`RwLock`] over an [`RwLockCell`] |
 //! | a value for whose changes others wait | [`Condvar`], which has its mutex inside, over a [`CondvarCell`] |
+//! | to meet others, or hear that one of them died | [`Barrier`] over a [core one](crosslane_core::lock::barrier::Barrier) |
 //! | a flag that others wait for | [`Event`] |
 //! | something done once, by whichever process comes first | [`Once`] |
 //! | permits that come back when their holder dies | [`BoundedSemaphore`] over [`Permits`](crosslane_core::lock::permits::Permits) |
@@ -38,6 +39,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("crosslane-sync needs Linux: futexes that work across processes, and membarrier");
 
+mod barrier;
 mod condvar;
 pub mod deadline;
 mod event;
@@ -57,7 +59,9 @@ mod thread_number;
 mod value;
 pub mod waiter;
 
+pub use barrier::Barrier;
 pub use condvar::{Condvar, CondvarCell, CondvarGuard, WaitTimeoutResult};
+pub use crosslane_core::lock::barrier::{BarrierError, Passed};
 pub use crosslane_core::lock::permits::{AcquireError, OverRelease};
 pub use deadline::Deadline;
 pub use event::Event;
