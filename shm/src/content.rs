@@ -30,6 +30,22 @@ impl Kind {
     pub const ARRAY: Self = Self(8);
     /// A [`Latest`](crate::Latest).
     pub const LATEST: Self = Self(9);
+    /// A [`RLock`](crate::RLock).
+    pub const RLOCK: Self = Self(32);
+    /// A [`RwLock`](crate::RwLock).
+    pub const RWLOCK: Self = Self(33);
+    /// A [`Condvar`](crate::Condvar).
+    pub const CONDVAR: Self = Self(34);
+    /// A [`Semaphore`](crate::Semaphore).
+    pub const SEMAPHORE: Self = Self(35);
+    /// A [`BoundedSemaphore`](crate::BoundedSemaphore).
+    pub const BOUNDED_SEMAPHORE: Self = Self(36);
+    /// An [`Event`](crate::Event).
+    pub const EVENT: Self = Self(37);
+    /// A [`Barrier`](crate::Barrier).
+    pub const BARRIER: Self = Self(38);
+    /// A [`Once`](crate::Once).
+    pub const ONCE: Self = Self(39);
     /// A [`Slab`](crate::Slab).
     pub const SLAB: Self = Self(16);
     /// A [`Shared`](crate::Shared).

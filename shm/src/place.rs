@@ -210,6 +210,7 @@ fn own(error: OpenError) -> CreateError {
     match error {
         OpenError::Spsc(error) => CreateError::Spsc(error),
         OpenError::Record(error) => CreateError::Record(error),
+        OpenError::Lock(error) => CreateError::Lock(error),
         OpenError::Queue(error) => CreateError::Queue(error),
         OpenError::Array(error) => CreateError::Array(error),
         OpenError::Latest(error) => CreateError::Latest(error),

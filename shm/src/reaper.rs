@@ -13,6 +13,11 @@
 //! | an spsc or record ring | nothing: an end keeps its dead owner's name until a successor claims it | both ends: they see `PeerDied` |
 //! | a newest value | nothing: its writer's end as above | readers: they see `WriterDied` |
 //! | a mutex | nothing: the word keeps the dead owner's name until a waiter takes over | one waiter, which takes over as `OwnerDied` and wakes the next |
+//! | a reentrant lock, work done once | the same | the same |
+//! | a reader-writer lock | readers' words that name the dead: free | a writer that waits for readers, and one at the gate |
+//! | a bounded semaphore | permits that name the dead: free | all who wait |
+//! | a barrier | broken, if the dead was a party | all who wait |
+//! | a condition, a flag, a counting semaphore | nothing | all who wait: they look again |
 //! | others | nothing | nobody |
 //! | a slab | each object in it that this process has carved or opened | as theirs |
 //!
@@ -52,11 +57,19 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 
 use crosslane_core::latest::Cells;
+use crosslane_core::lock::barrier::Barrier;
+use crosslane_core::lock::condvar::CondvarWord;
+use crosslane_core::lock::flag::FlagWord;
+use crosslane_core::lock::once::OnceWords;
+use crosslane_core::lock::permits::Permits;
+use crosslane_core::lock::rlock::RLockWords;
+use crosslane_core::lock::rwlock::RwWords;
+use crosslane_core::lock::semaphore::SemaphoreWords;
 use crosslane_core::mpmc::{self, Bytes, Payload};
 use crosslane_core::mutex::LockWord;
 use crosslane_core::prim::{AtomicU32, Ordering, fence};
 use crosslane_core::{Liveness, OwnerId, record, spsc};
-use crosslane_sync::FutexWait;
+use crosslane_sync::{FutexWait, READERS};
 
 use crate::content::{Content, Kind};
 use crate::domain::Domain;
@@ -194,7 +207,55 @@ fn object(map: &Mapping, offset: u64, content: &Content, domain: &Domain) {
             let word: &LockWord = unsafe { memory.cast().as_ref() };
             word.wake_one(&wait);
         }
+        _ => lock(memory, len, capacity, content.kind, domain),
+    }
+}
+
+/// Repairs one of the other locks.
+fn lock(memory: NonNull<u8>, len: usize, capacity: u32, kind: Kind, domain: &Domain) {
+    let (life, wait) = (Known(domain), FutexWait::new());
+    match kind {
+        Kind::RLOCK => words(memory, len, |lock: &RLockWords| lock.wake_one(&wait)),
+        Kind::RWLOCK => words(memory, len, |lock: &RwWords<READERS>| lock.reap(&life, &wait)),
+        Kind::CONDVAR => words(memory, len, |words: &CondvarWords| words.recover(&wait)),
+        Kind::SEMAPHORE => words(memory, len, |semaphore: &SemaphoreWords| semaphore.recover(&wait)),
+        Kind::EVENT => words(memory, len, |flag: &FlagWord| flag.recover(&wait)),
+        Kind::ONCE => words(memory, len, |once: &OnceWords| once.wake_one(&wait)),
+        Kind::BOUNDED_SEMAPHORE => {
+            // SAFETY: as in `queue`.
+            let permits = unsafe { Permits::attach(memory, len, capacity) };
+            permits.into_iter().for_each(|permits| permits.reap(&life, &wait));
+        }
+        Kind::BARRIER => {
+            // SAFETY: as in `queue`.
+            let barrier = unsafe { Barrier::attach(memory, len, capacity) };
+            barrier.into_iter().for_each(|barrier| barrier.reap(&life, &wait));
+        }
         _ => {}
+    }
+}
+
+/// With what a condition's cell starts.
+#[repr(C)]
+struct CondvarWords {
+    condition: CondvarWord,
+    reserved: u32,
+    lock: LockWord,
+}
+
+impl CondvarWords {
+    fn recover(&self, wait: &FutexWait<'_>) {
+        self.condition.recover(wait);
+        self.lock.wake_one(wait);
+    }
+}
+
+/// Hands the words with which an object starts to `repair`.
+fn words<W>(memory: NonNull<u8>, len: usize, repair: impl FnOnce(&W)) {
+    if len >= size_of::<W>() {
+        // SAFETY: by the object's kind it starts with such words, atomics; it is aligned to a cache line, long enough, and
+        // stays mapped.
+        repair(unsafe { memory.cast().as_ref() });
     }
 }
 

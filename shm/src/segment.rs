@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use crosslane_core::lock::TableError;
 use crosslane_core::prim::{WORD_BYTES, copy_in, copy_out};
 use crosslane_core::slab::{CarveError, LookError};
 use crosslane_core::{OwnerId, array, latest, mpmc, record, spsc};
@@ -97,6 +98,8 @@ pub enum CreateError {
     Unsupported(OsError),
     /// The capacity or the element type does not make a ring.
     Spsc(spsc::RingError),
+    /// A semaphore or a barrier cannot have so many places.
+    Lock(TableError),
     /// The capacity does not make a ring of records.
     Record(record::RingError),
     /// Length and element type do not make an array.
@@ -141,6 +144,8 @@ pub enum OpenError {
     ReadOnly,
     /// The segment's capacity and length do not make a ring.
     Spsc(spsc::RingError),
+    /// The segment's capacity and length do not make a semaphore or a barrier.
+    Lock(TableError),
     /// The segment's capacity and length do not make a ring of records.
     Record(record::RingError),
     /// The segment's capacity and length do not make an array.
@@ -453,6 +458,18 @@ impl From<HeaderError> for OpenError {
     }
 }
 
+impl From<TableError> for CreateError {
+    fn from(error: TableError) -> Self {
+        Self::Lock(error)
+    }
+}
+
+impl From<TableError> for OpenError {
+    fn from(error: TableError) -> Self {
+        Self::Lock(error)
+    }
+}
+
 impl From<spsc::RingError> for CreateError {
     fn from(error: spsc::RingError) -> Self {
         Self::Spsc(error)
@@ -542,6 +559,7 @@ impl fmt::Display for CreateError {
             Self::PermissionDenied(error) | Self::Os(error) => error.fmt(f),
             Self::Unsupported(error) => write!(f, "the system lacks what segments need: {error}"),
             Self::Spsc(error) => error.fmt(f),
+            Self::Lock(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),
             Self::Array(error) => error.fmt(f),
             Self::Latest(error) => error.fmt(f),
@@ -568,6 +586,7 @@ impl fmt::Display for OpenError {
             }
             Self::ReadOnly => f.write_str("the segment is open for reading only"),
             Self::Spsc(error) => error.fmt(f),
+            Self::Lock(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),
             Self::Array(error) => error.fmt(f),
             Self::Latest(error) => error.fmt(f),

@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 use core::time::Duration;
 
 use crosslane_core::lock::condvar::CondvarWord;
-use crosslane_core::{Liveness, Plain, Trusted, Untrusted, Wait};
+use crosslane_core::{Liveness, Plain, Trust, Trusted, Untrusted, Wait};
 
 use crate::deadline::Deadline;
 use crate::lease_lock::LeaseLock;
@@ -88,7 +88,16 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness> Condvar<T, E> {
     /// As [`Mutex::trust_peers`].
     pub unsafe fn trust_peers(self) -> Condvar<T, E, Trusted> {
         // SAFETY: the caller's contract.
-        Condvar { mutex: unsafe { self.mutex.trust_peers() }, condition: self.condition }
+        unsafe { self.with_trust() }
+    }
+
+    /// The handle, lending if `K` is [`Trusted`]; for code that is generic over whom it trusts.
+    ///
+    /// # Safety
+    /// If `K` is `Trusted`: as [`trust_peers`](Self::trust_peers).
+    pub unsafe fn with_trust<K: Trust>(self) -> Condvar<T, E, K> {
+        // SAFETY: the caller's contract.
+        Condvar { mutex: unsafe { self.mutex.with_trust() }, condition: self.condition }
     }
 }
 

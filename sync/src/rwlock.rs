@@ -24,7 +24,7 @@ use std::thread;
 
 use crosslane_core::lock::rwlock::{ReadPlace, RwLockError, RwWords};
 use crosslane_core::mutex::Acquired;
-use crosslane_core::{Liveness, OwnerId, Plain, Trusted, Untrusted, Wait};
+use crosslane_core::{Liveness, OwnerId, Plain, Trust, Trusted, Untrusted, Wait};
 
 use crate::deadline::Deadline;
 use crate::mutex::LockError;
@@ -107,6 +107,15 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
     /// Every process that can write the memory, for as long as the handle lives, touches the value only while it holds the
     /// lock, and gives the lock's words their meaning.
     pub unsafe fn trust_peers(self) -> RwLock<T, E, Trusted, N> {
+        // SAFETY: the caller's contract.
+        unsafe { self.with_trust() }
+    }
+
+    /// The handle, lending if `K` is [`Trusted`]; for code that is generic over whom it trusts.
+    ///
+    /// # Safety
+    /// If `K` is `Trusted`: as [`trust_peers`](Self::trust_peers).
+    pub unsafe fn with_trust<K: Trust>(self) -> RwLock<T, E, K, N> {
         RwLock { words: self.words, value: self.value, env: self.env, hint: self.hint, kind: PhantomData }
     }
 }

@@ -289,6 +289,18 @@ impl<'m> Barrier<'m> {
         self.wake_all(env);
     }
 
+    /// As [`recover`](Self::recover), for everybody whom `life` knows to be dead.
+    pub fn reap<L: Liveness, W: Wait>(&self, life: &L, wait: &W) {
+        let attempt = self.phase().attempt();
+        // ORDERING: Relaxed. As in `recover`.
+        let is_dead =
+            |place: &AtomicU64| owner_of(place.load(Ordering::Relaxed)).is_some_and(|owner| life.is_dead(owner));
+        if self.0.words.iter().any(is_dead) {
+            self.break_attempt(attempt, wait);
+        }
+        self.wake_all(wait);
+    }
+
     /// Wait 1: the place, and the attempt.
     fn enter<E: Wait + Liveness>(
         &self,

@@ -90,6 +90,11 @@ impl OnceWords {
         Ok(Begun::Mine(acquired))
     }
 
+    /// Wakes one who waits, to look whether the one who is at it died.
+    pub fn wake_one<W: Wait>(&self, wait: &W) {
+        self.lock.wake_one(wait);
+    }
+
     /// Ends what `begin` gave: `done`, or left for somebody else, who is told.
     ///
     /// Nothing happens in a `fork()` child that inherited the work.

@@ -171,6 +171,11 @@ impl RLockWords {
         Ok(())
     }
 
+    /// Wakes one who waits, to look whether the owner died.
+    pub fn wake_one<W: Wait>(&self, wait: &W) {
+        self.lock.wake_one(wait);
+    }
+
     /// Says whether what the lock guards is broken; the outermost unlock poisons the lock if the last word was yes.
     ///
     /// # Errors

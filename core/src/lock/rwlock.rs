@@ -290,6 +290,19 @@ impl<const READERS: usize> RwWords<READERS> {
         self.drained.wake_all(env);
     }
 
+    /// As [`recover`](Self::recover), for everybody whom `life` knows to be dead; wakes one who waits at the gate too.
+    pub fn reap<L: Liveness, W: Wait>(&self, life: &L, wait: &W) {
+        for word in &self.readers {
+            // ORDERING: Relaxed. The CAS takes exactly this word.
+            let seen = word.load(Ordering::Relaxed);
+            if seen != 0 {
+                is_freed_of_dead(word, seen, life);
+            }
+        }
+        self.drained.wake_all(wait);
+        self.gate.wake_one(wait);
+    }
+
     /// Read 1 to 3; `None`: by way of the gate, which also says whether the words are full.
     #[inline]
     fn enter_open<E: Wait + Liveness>(&self, me: OwnerId, hint: ReadPlace, env: &E) -> Option<ReadPlace> {
