@@ -40,6 +40,8 @@
 //! 5. the word is in a later lap, or READING, RETURNED or DEADLETTER in this one: somebody has claimed `h`; go on behind it;
 //! 6. the word is in an earlier lap: `h` was never claimed by a producer. Its reader still has it: busy; RETURNED: take it;
 //!    else empty.
+//! 7. empty, and the queue was closed before 2: closed for good, if no slot is WRITING or READING in another's name, FULL or
+//!    RETURNED; else somebody may still fill it or give it back.
 //!
 //! Batches: 1 and 2 for up to 16 slots in a row, the hint once, all payloads, then FULL (FREE) slot by slot in order.
 //!
@@ -223,11 +225,12 @@ pub enum PushError {
 pub enum PopError {
     /// No item is there.
     Empty,
-    /// The oldest item is still being written, or the slot that is next is still being read, by the participant named.
+    /// The oldest item is still being written, or the slot that is next is still being read, by the participant named; or
+    /// the queue is closed, and that participant holds what it may still give back.
     Busy(OwnerId),
     /// Nothing came until the deadline.
     TimedOut,
-    /// The queue was closed, and every item has been popped.
+    /// The queue was closed, and nothing can come any more: no item waits, and nobody but this process holds one.
     Closed,
     /// The message is longer than the buffer, and stays where it is.
     BufferTooShort {
@@ -463,8 +466,9 @@ impl<'m> Ring<'m> {
         self.rare().closed.load(Ordering::Acquire) != 0
     }
 
-    /// Closes the queue: later pushes get `Closed`, pops drain it and then get `Closed`. A push that runs meanwhile may
-    /// still succeed, and its item waits for whoever pops next.
+    /// Closes the queue: later pushes get `Closed`, pops drain it and then get `Closed`. While another participant holds an
+    /// item, which it may give back or leave behind in dying, a pop that waits goes on waiting, and one that does not gets
+    /// `Busy`. A push that runs meanwhile may still succeed, and its item waits for whoever pops next.
     ///
     /// # Crash
     /// A process killed inside has closed the queue or not; sleepers see it when their slice ends (at most 1 s).

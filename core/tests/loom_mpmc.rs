@@ -690,6 +690,46 @@ fn closing_wakes_sleepers_and_what_was_pushed_before_is_drained() {
     });
 }
 
+/// The last item of a closed queue is taken by one who acknowledges it: whoever waits is told of the end.
+#[test]
+fn the_end_of_a_closed_queue_comes_with_the_last_acknowledgement() {
+    check("mpmc.closed_held", Some(2), 3_500, || {
+        let world = World::new(WakeMode::Fenced);
+        let queue = world.queue(1);
+        queue.try_push(10).unwrap();
+        queue.close();
+        let taking = {
+            let queue = world.queue(2);
+            thread::spawn(move || queue.try_take().map(|item| item.ack()))
+        };
+        let got = queue.pop();
+        let taken = taking.join().unwrap();
+        assert_eq!([got, taken].iter().flatten().collect::<Vec<_>>(), [&10]);
+        assert!(got.is_ok() || got == Err(PopError::Closed), "{got:?}");
+    });
+}
+
+/// The last item of a closed queue is taken by one who gives it back, or dies at any access: it is delivered all the same.
+#[test]
+fn a_closed_queue_ends_only_when_nobody_can_give_an_item_back() {
+    check_deaths("mpmc.closed_killed", Some(1), 8, 2_000, |death| {
+        let world = World::new(WakeMode::Fenced);
+        let queue = world.queue(1);
+        queue.try_push(10).unwrap();
+        queue.close();
+        let taking = {
+            let world = world.clone();
+            thread::spawn(move || {
+                world.victim(2, death, |queue| drop(queue.try_take()));
+            })
+        };
+        assert_eq!(queue.pop(), Ok(10));
+        taking.join().unwrap();
+        world.recover(2, 1);
+        assert_eq!(queue.try_pop(), Err(PopError::Closed));
+    });
+}
+
 /// Who sees another's hint sees the slots before it claimed: else it would meet words there that nobody writes.
 #[test]
 fn a_producer_behind_anothers_hint_sees_its_claims() {

@@ -278,6 +278,40 @@ fn a_closed_queue_is_drained_and_takes_nothing_more() {
 }
 
 #[test]
+fn a_closed_queue_is_not_drained_while_another_holds_an_item() {
+    let world = World::new(4);
+    let (queue, other) = (world.queue(0), world.queue(1));
+    queue.push_slice(&[1, 2]).unwrap();
+    let first = queue.try_take().unwrap();
+    let second = other.try_take().unwrap();
+    queue.close();
+    let short = Duration::from_millis(2);
+    assert_eq!((other.try_pop(), other.pop_timeout(short)), (Err(PopError::Busy(id(0))), Err(PopError::TimedOut)));
+    assert_eq!(queue.try_pop_skip_busy(), Err(PopError::Busy(id(1))));
+    // Who holds an item himself waits for the others alone.
+    assert_eq!(second.ack(), 2);
+    assert_eq!((queue.try_pop(), queue.pop()), (Err(PopError::Closed), Err(PopError::Closed)));
+    // Given back, it is delivered; acknowledged, the end is told to whoever waits for it.
+    drop(first);
+    let again = other.take().unwrap();
+    assert_eq!((*again, again.attempts()), (1, 1));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| world.patient_queue(2).pop());
+        world.peers.await_sleeper();
+        again.ack();
+        assert_eq!(waiting.join().unwrap(), Err(PopError::Closed));
+    });
+    // So is the item of one who died.
+    let world = World::new(2);
+    let (queue, victim) = (world.queue(0), world.queue(1));
+    queue.try_push(7).unwrap();
+    std::mem::forget(victim.try_take().unwrap());
+    queue.close();
+    world.kill(1);
+    assert_eq!((queue.pop(), queue.pop()), (Ok(7), Err(PopError::Closed)));
+}
+
+#[test]
 fn deadlines_pass() {
     let world = World::new(2);
     let queue = world.queue(0);

@@ -311,7 +311,7 @@ impl<E: Wait + Liveness, K> BytesDelivery<'_, '_, E, K> {
     pub fn ack(self) {
         let this = ManuallyDrop::new(self);
         this.queue.handle.ring.free(this.claimed);
-        this.queue.handle.wake_producers(1);
+        this.queue.handle.done_reading(1);
     }
 }
 

@@ -96,6 +96,15 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
         self.ring.header().not_full.0.wake(slots, self.ring.mode, &self.env);
     }
 
+    /// Deliveries have ended. Whoever waits for room has some, and whoever waits for the end of a closed queue looks again.
+    #[inline]
+    pub(super) fn done_reading(&self, items: u32) {
+        self.wake_producers(items);
+        if self.ring.is_closed() {
+            self.wake_consumers(u32::MAX);
+        }
+    }
+
     /// Ends a claim to write with nothing written. A fork child's copy of a claim is the parent's.
     pub(super) fn abandon(&self, claimed: Claimed) {
         if self.env.me().is_some() {
@@ -113,10 +122,11 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
         }
     }
 
-    /// The queue was found empty and then closed: closed for good, if it is still empty.
+    /// The queue was found empty and then closed: closed for good, if it is still empty and nobody holds what may come
+    /// back.
     fn drained(&self, me: OwnerId) -> Result<Claimed, PopError> {
         match self.ring.claim_to_read(me, false) {
-            Err(PopError::Empty) => Err(PopError::Closed),
+            Err(PopError::Empty) => Err(self.ring.rest(me).unwrap_or(PopError::Closed)),
             done => done,
         }
     }
@@ -177,7 +187,7 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
             // Read before the look: what was pushed before the close is then seen by the look.
             let closed = ring.is_closed();
             match ring.claim_to_read(me, false) {
-                Err(PopError::Empty) if closed => return Err(PopError::Closed),
+                Err(PopError::Empty) if closed && ring.rest(me).is_none() => return Err(PopError::Closed),
                 Err(PopError::Empty | PopError::Busy(_)) => {}
                 done => return self.pass_on_items(slept, done),
             }
@@ -187,7 +197,10 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
             }
             let is_patient = in_vain < IN_VAIN_IN_A_ROW;
             let slice = if is_patient { self.slice(me) } else { Slice::Short };
-            let ready = || is_patient && (ring.may_pop() || ring.is_closed() != closed);
+            let ready = || {
+                let news = || ring.may_pop() || ring.is_closed() != closed || closed && ring.rest(me).is_none();
+                is_patient && news()
+            };
             match ring.header().not_empty.0.sleep_unless(ring.mode, slice, deadline, &self.env, ready) {
                 Slept::Ready => in_vain += 1,
                 Slept::Again => (slept, is_to_repair, in_vain) = (true, true, 0),

@@ -224,7 +224,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
                 Err(_) => break,
             }
         }
-        self.handle.wake_producers(u32::try_from(popped).unwrap_or(u32::MAX));
+        self.handle.done_reading(u32::try_from(popped).unwrap_or(u32::MAX));
         Ok(popped)
     }
 
@@ -316,7 +316,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
     fn finish(&self, claimed: Claimed) -> T {
         let item = self.read(claimed);
         self.handle.ring.free(claimed);
-        self.handle.wake_producers(1);
+        self.handle.done_reading(1);
         item
     }
 
@@ -394,7 +394,7 @@ impl<T: Plain, E: Wait + Liveness, K> Delivery<'_, '_, T, E, K> {
     pub fn ack(self) -> T {
         let this = ManuallyDrop::new(self);
         this.queue.handle.ring.free(this.claimed);
-        this.queue.handle.wake_producers(1);
+        this.queue.handle.done_reading(1);
         this.item
     }
 }

@@ -1,8 +1,8 @@
 //! Repairing what the dead held.
 
-use super::Ring;
 use super::claim::Claimed;
 use super::word::{MAX_ATTEMPTS, SlotWord, State};
+use super::{PopError, Ring};
 use crate::owner::OwnerId;
 use crate::prim::Ordering;
 use crate::wait::{Liveness, Wait};
@@ -91,6 +91,24 @@ impl Ring<'_> {
             let owner = SlotWord(self.word(slot).load(Ordering::Relaxed)).owner();
             owner.is_some_and(|owner| owner != me)
         })
+    }
+
+    /// What a closed queue in which no item was found may still deliver: `None` if nothing, but for what this process
+    /// holds itself. Each slot that is seen free stays so, hence one pass is enough.
+    pub(super) fn rest(&self, me: OwnerId) -> Option<PopError> {
+        let mut rest = None;
+        for slot in self.slots_in(|state| !matches!(state, State::Free | State::DeadLetter)) {
+            // ORDERING: Relaxed. Says only whether to look again; that the queue is closed was acquired before.
+            let word = SlotWord(self.word(slot).load(Ordering::Relaxed));
+            match (word.state(), word.owner()) {
+                (Some(State::Writing | State::Reading), Some(owner)) if owner != me => {
+                    return Some(PopError::Busy(owner));
+                }
+                (Some(State::Full | State::Returned), _) => rest = Some(PopError::Empty),
+                _ => {}
+            }
+        }
+        rest
     }
 
     /// Gives an item back to be delivered again, or makes it a dead letter.

@@ -288,6 +288,15 @@ enum Cell {
     Done,
 }
 
+impl Cell {
+    fn holder(self) -> Option<u32> {
+        match self {
+            Self::Writing { owner, .. } | Self::Reading { owner, .. } => Some(owner),
+            _ => None,
+        }
+    }
+}
+
 /// Every position from the first on.
 struct Model {
     cells: Vec<Cell>,
@@ -340,7 +349,7 @@ impl Model {
     }
 
     /// The position whose item is next.
-    fn next(&self, skips: bool) -> Result<usize, PopError> {
+    fn next(&self, skips: bool, me: u32) -> Result<usize, PopError> {
         if let Some(at) = self.by_slot(|cell| matches!(cell, Cell::Returned { .. })).first() {
             return Ok(*at);
         }
@@ -365,13 +374,18 @@ impl Model {
         }
         Err(match busy {
             Some(owner) => PopError::Busy(id(owner)),
-            None if self.closed => PopError::Closed,
+            None if self.closed => {
+                match self.by_slot(|cell| cell.holder().is_some_and(|holder| holder != me)).first() {
+                    Some(at) => PopError::Busy(id(self.cells[*at].holder().expect("found by it"))),
+                    None => PopError::Closed,
+                }
+            }
             None => PopError::Empty,
         })
     }
 
     fn claim_to_read(&mut self, owner: u32, skips: bool) -> Result<(usize, u64, u32), PopError> {
-        let at = self.next(skips)?;
+        let at = self.next(skips, owner)?;
         let (number, attempts) = match self.cells[at] {
             Cell::Full { number } => (number, 0),
             Cell::Returned { number, attempts } => (number, attempts),
@@ -381,8 +395,8 @@ impl Model {
         Ok((at, number, attempts))
     }
 
-    fn pop(&mut self, skips: bool) -> Result<u64, PopError> {
-        self.claim_to_read(0, skips).map(|(at, number, _)| {
+    fn pop(&mut self, owner: u32, skips: bool) -> Result<u64, PopError> {
+        self.claim_to_read(owner, skips).map(|(at, number, _)| {
             self.cells[at] = Cell::Done;
             number
         })
@@ -455,8 +469,8 @@ impl<'a, 'm, T: Item> Play<'a, 'm, T> {
             Op::PopTimeout { who, parks } => self.pop(who, Some(parks)),
             Op::PopSlice { who, items } => self.pop_slice(who, items.into()),
             Op::PopSkipping { who } => {
-                let hand = self.hand(who).1;
-                assert_eq!(hand.pop_skipping(), self.model.pop(true).map(|number| hand.make(number)));
+                let (me, hand) = self.hand(who);
+                assert_eq!(hand.pop_skipping(), self.model.pop(me, true).map(|number| hand.make(number)));
             }
             Op::PopShort { who, room } => self.pop_short(who, room.into()),
             Op::Take { who } => self.take(who),
@@ -507,12 +521,12 @@ impl<'a, 'm, T: Item> Play<'a, 'm, T> {
     }
 
     fn pop(&mut self, who: u8, parks: Option<u8>) {
-        let ((_, hand), world) = (self.hand(who), self.world);
+        let ((me, hand), world) = (self.hand(who), self.world);
         let popped = hand.pop(parks.map(|n| Duration::from_nanos(n.into())));
-        let mut expected = self.model.pop(false);
+        let mut expected = self.model.pop(me, false);
         if let (Some(_), Err(PopError::Empty | PopError::Busy(_))) = (parks, expected) {
             self.model.recover(|owner| world.is_buried(owner));
-            expected = match (self.model.pop(false), &popped) {
+            expected = match (self.model.pop(me, false), &popped) {
                 // The deadline may pass before a closed queue is seen to be drained.
                 (Err(PopError::Closed), Err(error)) if matches!(error, PopError::Closed | PopError::TimedOut) => {
                     Err(*error)
@@ -525,11 +539,11 @@ impl<'a, 'm, T: Item> Play<'a, 'm, T> {
     }
 
     fn pop_slice(&mut self, who: u8, wanted: usize) {
-        let hand = self.hand(who).1;
+        let (me, hand) = self.hand(who);
         let popped = hand.pop_slice(wanted);
         let (mut numbers, mut stopped) = (Vec::new(), None);
         while numbers.len() < wanted && stopped.is_none() {
-            match self.model.pop(false) {
+            match self.model.pop(me, false) {
                 Ok(number) => numbers.push(hand.make(number)),
                 Err(error) => stopped = Some(error),
             }
@@ -542,10 +556,10 @@ impl<'a, 'm, T: Item> Play<'a, 'm, T> {
 
     /// A message that does not fit is the next that somebody gets, and counts as not delivered.
     fn pop_short(&mut self, who: u8, room: usize) {
-        let Hand::Messages(queue) = self.hand(who).1 else { return };
+        let (me, Hand::Messages(queue)) = self.hand(who) else { return };
         let mut buffer = vec![0; room % MESSAGE_BYTES as usize];
         let popped = queue.try_pop_into(&mut buffer);
-        let expected = self.model.claim_to_read(0, false).and_then(|(at, number, attempts)| {
+        let expected = self.model.claim_to_read(me, false).and_then(|(at, number, attempts)| {
             let message = message(number);
             if message.len() > buffer.len() {
                 self.model.cells[at] = Cell::Returned { number, attempts };
@@ -640,7 +654,6 @@ impl<'a, 'm, T: Item> Play<'a, 'm, T> {
         while !self.claims.is_empty() {
             self.give_up(0);
         }
-        // A closed queue that looks drained says so without looking after the dead.
         for index in 0..self.next {
             let expected = self.model.recover(|owner| owner == index && self.world.is_buried(index));
             assert_eq!(self.hands[0].recover(id(index)), expected);
