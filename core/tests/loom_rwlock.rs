@@ -112,7 +112,7 @@ fn writers_exclude_each_other() {
             }
             Err(_) => 0,
         };
-        other.join().unwrap();
+        let _ = other.join().unwrap();
         assert_eq!(world.look(&process), (Acquired::Clean, 1 + tried));
     });
 }
