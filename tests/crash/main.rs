@@ -13,6 +13,8 @@ mod channel;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod event;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod latest;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod ledger;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod mpmc;
@@ -123,9 +125,11 @@ mod sweep {
         crate::recoverers::run(&wanted, &mut table);
         crate::event::run(&wanted, &mut table);
         crate::slab::run(&wanted, &mut table);
+        crate::latest::run(&wanted, &mut table);
         crate::mutex::leased(&wanted, &mut table);
         crate::rings::leased(&wanted, &mut table);
         crate::mpmc::leased(&wanted, &mut table);
+        crate::latest::leased(&wanted, &mut table);
         crate::names::run(&wanted, &mut table, directory);
         crate::reaper::run(&wanted, &mut table);
         crate::stopped::run(&wanted, &mut table);
