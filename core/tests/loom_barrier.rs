@@ -42,7 +42,10 @@ impl World {
 
     fn round(&self, i: usize, process: &Process) -> Result<Passed, BarrierError> {
         self.set(i, self.get(i) + 1);
-        let passed = self.barrier().wait(process, process.never(), || self.set(2, self.get(2) + 1));
+        let passed = self.barrier().wait(process, process.never(), || {
+            assert_eq!(self.get(0), self.get(1), "all came");
+            self.set(2, self.get(2) + 1);
+        });
         if passed.is_ok() {
             assert_eq!((self.get(0), self.get(1)), (self.get(2), self.get(2)), "all came, and the action was done");
         }
@@ -61,7 +64,7 @@ impl World {
 
 #[test]
 fn two_meet_and_one_does_the_action() {
-    check("barrier.one", Some(2), 100, || {
+    check("barrier.one", Some(2), 5_900, || {
         let world = World::new();
         let other = world.spawn(1, |world, process| world.round(1, process).unwrap());
         let mine = world.round(0, &Process::new(&world.peers, 0)).unwrap();
@@ -74,7 +77,7 @@ fn two_meet_and_one_does_the_action() {
 
 #[test]
 fn they_meet_again_and_nobody_overtakes_a_round() {
-    check("barrier.two", Some(1), 100, || {
+    check("barrier.two", Some(1), 880, || {
         let world = World::new();
         let meet = |world: &World, process: &Process| {
             for _ in 0..2 {
@@ -90,7 +93,7 @@ fn they_meet_again_and_nobody_overtakes_a_round() {
 
 #[test]
 fn a_party_killed_at_any_access_breaks_it_or_has_got_through() {
-    check_deaths("barrier.killed", Some(1), 10, 100, |k| {
+    check_deaths("barrier.killed", Some(1), 10, 1_700, |k| {
         let world = World::new();
         // Comes, gives up, and so is a party that the barrier knows; then everything is new.
         let known = Process::new(&world.peers, 1);
@@ -119,7 +122,7 @@ fn a_party_killed_at_any_access_breaks_it_or_has_got_through() {
 
 #[test]
 fn one_that_gives_up_breaks_it_for_the_other_or_neither() {
-    check("barrier.timeout", Some(2), 100, || {
+    check("barrier.timeout", Some(2), 4_300, || {
         let world = World::new();
         let hasty = world.spawn(1, |world, process| world.barrier().wait(process, true, || ()));
         let process = Process::new(&world.peers, 0);

@@ -45,7 +45,7 @@
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
 //! | `barrier.place` | CAS in `claim` | load in `all_arrived` | what the party did before it arrived | `barrier` |
-//! | `barrier.phase` | CAS in `turn` | load in `phase` | what all parties did before they arrived, and the action | `barrier` |
+//! | `barrier.phase` | CAS in `turn` | full fence in `Party::drop`, behind the load in `phase` | what all parties did before they arrived, and the action | `barrier` |
 //!
 //! # Crash
 //! | killed between | others see |
@@ -63,7 +63,7 @@ use core::ptr::NonNull;
 
 use crate::event::{EventWord, Slept};
 use crate::owner::OwnerId;
-use crate::prim::{AtomicU64, Ordering};
+use crate::prim::{AtomicU64, Ordering, fence_after_rmw};
 use crate::probe::Prober;
 use crate::table::{Table, TableError};
 use crate::wait::{Liveness, Slice, Wait, WakeMode};
@@ -357,13 +357,13 @@ impl<'m> Barrier<'m> {
     }
 
     fn phase(&self) -> Phase {
-        // ORDERING barrier.phase: Acquire. Pairs with the Release in `turn`.
-        Phase(self.0.header.phase.load(Ordering::Acquire))
+        // ORDERING: Relaxed. Who goes on fences when it leaves its place; the CASes take exactly what was read.
+        Phase(self.0.header.phase.load(Ordering::Relaxed))
     }
 
     /// CAS of the phase.
     fn turn(&self, from: Phase, to: Phase) -> Result<(), Phase> {
-        // ORDERING barrier.phase: Release. Pairs with the Acquire in `phase`.
+        // ORDERING barrier.phase: Release. Pairs with the fence in `Party::drop`.
         // Publishes what the parties did, which `all_arrived` acquired, and the action. Failure: Relaxed, the callers
         // that go on look again.
         let cas = self.0.header.phase.compare_exchange(from.0, to.0, Ordering::Release, Ordering::Relaxed);
@@ -463,7 +463,11 @@ impl<E: Wait + Liveness> Drop for Party<'_, '_, E> {
         let inside = self.attempt << 32 | INSIDE | u64::from(self.me.to_word());
         // ORDERING: Relaxed, both. Who takes the place next learns nothing from it.
         let _ = place.compare_exchange(inside, inside & !INSIDE, Ordering::Relaxed, Ordering::Relaxed);
-        self.barrier.0.header.left.wake(u32::MAX, WakeMode::Fenced, self.env);
+        // ORDERING event.announce: SeqCst fence. Pairs with the fence in `heavy`: either this party sees the flag, or the
+        // one that waits for a place sees it. And barrier.phase: SeqCst fence. Pairs with the Release in `turn`: what all
+        // parties did, and the action, is visible to this one when it goes on.
+        fence_after_rmw(Ordering::SeqCst);
+        self.barrier.0.header.left.wake_fenced(u32::MAX, self.env);
     }
 }
 
