@@ -17,6 +17,10 @@ mod latest;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod ledger;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod locks;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod meetings;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod mpmc;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod mutex;
@@ -124,6 +128,8 @@ mod sweep {
         crate::mpmc::run(&wanted, &mut table);
         crate::recoverers::run(&wanted, &mut table);
         crate::event::run(&wanted, &mut table);
+        crate::locks::run(&wanted, &mut table);
+        crate::meetings::run(&wanted, &mut table);
         crate::slab::run(&wanted, &mut table);
         crate::latest::run(&wanted, &mut table);
         crate::mutex::leased(&wanted, &mut table);

@@ -14,13 +14,13 @@ use crate::account::{Account, DEPOSIT, Forgetful, FreesFirst, Lock, Ownerless, P
 use crate::cast::{COMPANION, Cast, DRIVER, LeasedHome, PREDECESSOR, ToldCast, VICTIM};
 
 /// How long anybody waits for the lock: longer than any deadline of the sweep's, so that a hang shows as one.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the driver waits: a survivor that gets no lock says so itself.
 const SURVIVOR: Duration = Duration::from_millis(500);
 
 /// Where the lock is when the victim begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lying {
+pub(crate) enum Lying {
     Free,
     WithDriver,
     WithVictim,
@@ -150,7 +150,7 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
     two_deaths::<Forgetful>(wanted, table, seed("owner's death ignored"));
 }
 
-fn play<L: Lock>(wanted: &Wanted, table: &mut Table, plan: &Plan, lying: Lying, patience: Duration) {
+pub(crate) fn play<L: Lock>(wanted: &Wanted, table: &mut Table, plan: &Plan, lying: Lying, patience: Duration) {
     if wanted.is(plan.name) {
         let graves = Mapping::new(size_of::<Graveyard>());
         cast_with::<L, _>(wanted, table, plan, lying, patience, || ToldCast::new(&graves));
