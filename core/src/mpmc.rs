@@ -43,6 +43,9 @@
 //! 7. empty, and the queue was closed before 2: closed for good, if no slot is WRITING or READING in another's name, FULL or
 //!    RETURNED; else somebody may still fill it or give it back.
 //!
+//! Give an item back: store RETURNED, or DEADLETTER, which is room for who needs it; raise the hint; wake a consumer, and
+//! after DEADLETTER a producer.
+//!
 //! Batches: 1 and 2 for up to 16 slots in a row, the hint once, all payloads, then FULL (FREE) slot by slot in order.
 //!
 //! Who loses a CAS, or meets a slot that somebody has just claimed, leaves the others alone for a while, each time for twice

@@ -592,6 +592,57 @@ fn recovery_wakes_who_sleeps_behind_the_dead() {
 }
 
 #[test]
+fn an_item_that_becomes_a_dead_letter_makes_room_for_a_sleeping_producer() {
+    within(5, || {
+        let world = World::with(2, Payload::of::<u64>().unwrap(), 1);
+        let (queue, producer) = (world.queue(0), world.patient_queue(1));
+        queue.push_slice(&[10, 20]).unwrap();
+        std::thread::scope(|scope| {
+            let pushing = scope.spawn(|| producer.push(30));
+            world.peers.await_sleeper();
+            drop(queue.take().unwrap());
+            assert_eq!(pushing.join().unwrap(), Ok(()));
+        });
+        assert_eq!((queue.dropped_letters(), queue.try_pop(), queue.try_pop()), (1, Ok(20), Ok(30)));
+    });
+}
+
+#[test]
+fn a_fork_child_ends_no_claim_of_its_parent() {
+    let world = World::new(4);
+    let process = Process::new(&world.peers, 0);
+    // SAFETY: this test keeps to the protocol.
+    let queue = unsafe { Queue::<u64, _>::new(world.ring(), process.clone()).unwrap().trust_peers() };
+    queue.push_slice(&[10, 20]).unwrap();
+    let (taken, slot, mut letters) = (queue.take().unwrap(), queue.reserve().unwrap(), queue.letters().unwrap());
+    process.forked.store(true, Ordering::Relaxed);
+    assert_eq!(taken.ack(), 10);
+    slot.commit();
+    assert!(letters.next().is_none());
+    drop(letters);
+    process.forked.store(false, Ordering::Relaxed);
+    assert_eq!((queue.try_pop(), queue.len()), (Ok(20), 0));
+    assert_eq!(queue.try_pop(), Err(PopError::Busy(id(0))), "the slot is still claimed");
+    world.kill(0);
+    let recovered = world.queue(1).recover(id(0));
+    assert_eq!((recovered.skipped, recovered.returned), (1, 1));
+}
+
+#[test]
+fn a_fork_child_takes_no_dead_letter_in_its_parents_name() {
+    let world = World::with(2, Payload::of::<u64>().unwrap(), 1);
+    let process = Process::new(&world.peers, 0);
+    let queue = Queue::<u64, _>::new(world.ring(), process.clone()).unwrap();
+    queue.push_slice(&[10, 20]).unwrap();
+    (0..2).for_each(|_| drop(queue.take().unwrap()));
+    let mut letters = queue.letters().unwrap();
+    assert_eq!(letters.next().map(|letter| *letter), Some(10));
+    process.forked.store(true, Ordering::Relaxed);
+    assert!(letters.next().is_none());
+    assert_eq!(queue.dead_letters(), 2);
+}
+
+#[test]
 fn a_reaper_repairs_what_all_the_dead_held_and_wakes_those_whom_they_should_have_woken() {
     within(5, || {
         let world = World::new(4);

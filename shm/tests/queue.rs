@@ -10,6 +10,7 @@ use std::time::Duration;
 use crosslane_core::mpmc::{PopError, PushError, Recovered, RingError};
 use crosslane_core::{OwnerId, WakeMode};
 use crosslane_shm::header::{Element, HeaderError};
+use crosslane_shm::queue::{Delivery, Reservation};
 use crosslane_shm::{CreateError, Domain, Kind, Messages, OpenError, Options, Queue};
 use family::{Dir, await_death, fork, name};
 
@@ -128,6 +129,25 @@ fn a_family_fills_slots_in_place_and_its_fork_children_join_anew() {
     let same = Queue::<[u64; 2]>::from_fd(fd, &Options::new()).unwrap();
     same.push([8, 9]).unwrap();
     assert_eq!(queue.pop(), Ok([8, 9]));
+}
+
+#[test]
+fn a_fork_child_ends_no_claim_of_its_parent() {
+    let queue = Queue::<u64>::anonymous(2, &Options::new()).unwrap();
+    queue.push(1).unwrap();
+    let mut taken = Some(queue.take().unwrap());
+    let mut reserved = Some(queue.reserve().unwrap());
+    fork(|_| {
+        assert_eq!(taken.take().map(Delivery::ack), Some(1));
+        reserved.take().into_iter().for_each(Reservation::commit);
+    })
+    .join();
+    assert!(matches!(queue.try_pop(), Err(PopError::Busy(_))));
+    let mut slot = reserved.take().unwrap();
+    *slot = 5;
+    slot.commit();
+    drop(taken);
+    assert_eq!((queue.try_pop(), queue.try_pop()), (Ok(1), Ok(5)));
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl<'m, E: Wait + Liveness, K> Bytes<'m, E, K> {
     /// [`PopError::Forked`].
     pub fn letters(&self) -> Result<impl Iterator<Item = BytesDelivery<'_, 'm, E, K>>, PopError> {
         let me = self.handle.env.me().ok_or(PopError::Forked)?;
-        Ok(self.handle.ring.claim_letters(me).map(|claimed| self.delivery(claimed)))
+        Ok(self.handle.ring.claim_letters(me, &self.handle.env).map(|claimed| self.delivery(claimed)))
     }
 
     /// Repairs what `owner` held, if it is proven dead: see [`Queue::recover`](super::Queue::recover).
@@ -232,8 +232,7 @@ impl<'m, E: Wait + Liveness, K> Bytes<'m, E, K> {
     fn finish(&self, claimed: Claimed, len_bytes: usize) {
         // ORDERING: Relaxed. Published, like the bytes, by the slot's word.
         self.length(claimed).store(len_bytes as u64, Ordering::Relaxed);
-        self.handle.ring.fill(claimed);
-        self.handle.wake_consumers(1);
+        self.handle.commit(claimed);
     }
 
     fn pop_with(&self, buffer: &mut [u8], patience: Patience) -> Result<usize, PopError> {
@@ -307,11 +306,10 @@ impl<E: Wait + Liveness, K> BytesDelivery<'_, '_, E, K> {
         unsafe { copy_out(out.as_mut_ptr(), self.queue.storage(self.claimed), out.len()) };
     }
 
-    /// Done: the slot is free.
+    /// Done: the slot is free. In a child of a raw `fork()` the slot stays the parent's.
     pub fn ack(self) {
         let this = ManuallyDrop::new(self);
-        this.queue.handle.ring.free(this.claimed);
-        this.queue.handle.done_reading(1);
+        this.queue.handle.ack(this.claimed);
     }
 }
 
@@ -385,7 +383,7 @@ impl<E: Wait + Liveness> BytesReservation<'_, '_, E> {
         unsafe { bytes.as_mut() }
     }
 
-    /// Pushes the message.
+    /// Pushes the message. In a child of a raw `fork()` the claim stays the parent's, and nothing is pushed.
     pub fn commit(self) {
         let this = ManuallyDrop::new(self);
         this.queue.finish(this.claimed, this.len_bytes);

@@ -5,6 +5,7 @@ use super::word::{SlotWord, State};
 use super::{PopError, PushError, Ring, SlotStart};
 use crate::owner::OwnerId;
 use crate::prim::{Ordering, back_off, prefetch};
+use crate::wait::Liveness;
 
 /// Compare-and-swaps that may be lost before the words count as corrupt: each loss is somebody else's success, so no
 /// honest queue comes near.
@@ -391,9 +392,10 @@ impl Ring<'_> {
         cas.map(|_| Claimed { slot, lap: word.lap(), attempts: word.attempts() }).map_err(SlotWord)
     }
 
-    /// Claims every dead letter, one after the other.
-    pub(super) fn claim_letters(&self, me: OwnerId) -> impl Iterator<Item = Claimed> {
-        self.slots_in(|state| state == State::DeadLetter).filter_map(move |slot| {
+    /// Claims every dead letter, one after the other, as long as this process is `me`.
+    pub(super) fn claim_letters<L: Liveness>(&self, me: OwnerId, life: &L) -> impl Iterator<Item = Claimed> {
+        let letters = self.slots_in(|state| state == State::DeadLetter).take_while(move |_| life.is_still(me));
+        letters.filter_map(move |slot| {
             // ORDERING: Relaxed. The claim acquires exactly this word.
             let word = SlotWord(self.word(slot).load(Ordering::Relaxed));
             if word.state() == Some(State::DeadLetter) { self.claim_item(slot, word, me).ok() } else { None }

@@ -115,6 +115,22 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
         }
     }
 
+    /// Ends a claim to write with the item there. A fork child's copy of a claim is the parent's.
+    pub(super) fn commit(&self, claimed: Claimed) {
+        if self.env.me().is_some() {
+            self.ring.fill(claimed);
+            self.wake_consumers(1);
+        }
+    }
+
+    /// Ends a delivery for good. A fork child's copy of one is the parent's.
+    pub(super) fn ack(&self, claimed: Claimed) {
+        if self.env.me().is_some() {
+            self.ring.free(claimed);
+            self.done_reading(1);
+        }
+    }
+
     /// Ends a delivery that was not acknowledged. A fork child's copy of one is the parent's.
     pub(super) fn give_back(&self, claimed: Claimed) {
         if self.env.me().is_some() {

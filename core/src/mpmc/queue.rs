@@ -108,7 +108,8 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
 
     /// Pushes an item, waiting for room.
     ///
-    /// Repairs what dead participants held when it meets them, within 10 ms of their death.
+    /// Repairs what dead participants held when it meets them: within 10 ms of their death, and within 1 s if it fell
+    /// asleep before they held anything.
     ///
     /// # Errors
     /// [`PushError::Closed`], [`PushError::Forked`], [`PushError::Corrupt`].
@@ -181,7 +182,8 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
 
     /// Pops the oldest item, waiting for one.
     ///
-    /// Repairs what dead participants held when it meets them, within 10 ms of their death.
+    /// Repairs what dead participants held when it meets them: within 10 ms of their death, and within 1 s if it fell
+    /// asleep before they held anything.
     ///
     /// # Errors
     /// [`PopError::Closed`] once the queue is closed and drained, [`PopError::Forked`], [`PopError::Corrupt`].
@@ -264,7 +266,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
     /// A process killed inside leaves the letter where it is, once its death is proven.
     pub fn letters(&self) -> Result<impl Iterator<Item = Delivery<'_, 'm, T, E, K>>, PopError> {
         let me = self.handle.env.me().ok_or(PopError::Forked)?;
-        let claims = self.handle.ring.claim_letters(me);
+        let claims = self.handle.ring.claim_letters(me, &self.handle.env);
         Ok(claims.map(|claimed| Delivery { item: self.read(claimed), queue: self, claimed }))
     }
 
@@ -390,11 +392,10 @@ impl<T: Plain, E: Wait + Liveness, K> Delivery<'_, '_, T, E, K> {
         self.claimed.attempts
     }
 
-    /// Done: the slot is free. Returns the item.
+    /// Done: the slot is free. Returns the item. In a child of a raw `fork()` the slot stays the parent's.
     pub fn ack(self) -> T {
         let this = ManuallyDrop::new(self);
-        this.queue.handle.ring.free(this.claimed);
-        this.queue.handle.done_reading(1);
+        this.queue.handle.ack(this.claimed);
         this.item
     }
 }
@@ -422,12 +423,11 @@ pub struct Reservation<'a, 'm, T: Plain, E: Wait + Liveness> {
 }
 
 impl<T: Plain, E: Wait + Liveness> Reservation<'_, '_, T, E> {
-    /// Pushes what the slot holds.
+    /// Pushes what the slot holds. In a child of a raw `fork()` the claim stays the parent's, and nothing is pushed.
     pub fn commit(self) {
         let mut this = ManuallyDrop::new(self);
         this.item.write_back();
-        this.queue.handle.ring.fill(this.claimed);
-        this.queue.handle.wake_consumers(1);
+        this.queue.handle.commit(this.claimed);
     }
 }
 

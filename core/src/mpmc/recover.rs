@@ -128,6 +128,10 @@ impl Ring<'_> {
         self.word_of(claimed.slot).store(word.0, Ordering::Release);
         self.raise_returned();
         self.header().not_empty.0.wake(1, self.mode, wait);
+        if word.state() == Some(State::DeadLetter) {
+            // Its slot is room for whoever needs it.
+            self.header().not_full.0.wake(1, self.mode, wait);
+        }
     }
 
     fn recover_dead<W: Wait>(&self, owner: OwnerId, wait: &W) -> Recovered {
