@@ -11,8 +11,9 @@
 //! | a worker has done it, and not yet acknowledged it | `DONE` too, and how often it was delivered before |
 //! | a worker has refused it; or somebody has seen it among the dead letters | `LETTER` too |
 //!
-//! So at the end, when the queue is empty, every job that was `SENT` is `DONE` or a `LETTER`. One with a producer and
-//! nothing else was lost with that producer, which then must be dead.
+//! So at the end, when the queue is empty, every job that was `SENT` is `DONE` or a `LETTER`, or was a dead letter whose
+//! room a producer needed before anybody had looked at it: the queue counts these. A job with a producer and nothing else
+//! was lost with that producer, which then must be dead.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -55,7 +56,7 @@ pub(crate) struct Accounts {
     /// Deliveries before the one that counted, of jobs that are done.
     pub(crate) redelivered: u64,
     pub(crate) dead_letters: u64,
-    /// Waiting, or with a worker.
+    /// Waiting, or with a worker, or dropped as a dead letter before anybody had seen it.
     pub(crate) open: u64,
     /// Being pushed by a living producer.
     pub(crate) under_way: u64,

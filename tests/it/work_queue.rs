@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
@@ -160,6 +161,67 @@ fn started_and_killed_by_hand_the_accounts_are_exact() {
     assert!((1..=2).contains(&last["redelivered"]), "{last:?}");
     let output = second.finish();
     assert!(output.status.success(), "{output:?}");
+}
+
+/// What the example's queue holds.
+#[derive(Clone, Copy, crosslane_core::Plain)]
+#[repr(C)]
+struct Job {
+    number: u32,
+    is_refused: u32,
+}
+
+#[test]
+fn a_dead_letter_that_gives_way_unseen_is_accounted_for() {
+    let place = Place::new();
+    place.run(&["produce", NAME, "--jobs", "0"]);
+    let producer = place.start(&["produce", NAME]);
+    place.await_status(&[("sent", SLOTS), ("under way", 1)]);
+    let name = crosslane_shm::Name::new(&format!("{NAME}-queue")).unwrap();
+    let queue = crosslane_shm::Queue::<Job>::open(&name, &crosslane_shm::Options::new().directory(&place.0)).unwrap();
+    // Three workers die with the first job, whose slot is the one that the producer waits for.
+    let start = Instant::now();
+    for holders in 1..=3 {
+        let worker = place.start(&["work", NAME, "--micros", "3600000000"]);
+        while queue.len() as u64 == SLOTS {
+            assert!(start.elapsed() < LIMIT, "worker {holders} takes nothing");
+            thread::sleep(Duration::from_millis(1));
+        }
+        worker.kill();
+        while (queue.len() as u64, queue.dropped_letters()) != (SLOTS, holders / 3) {
+            assert!(start.elapsed() < LIMIT, "{} wait after worker {holders}", queue.len());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    producer.kill();
+    let worker = place.start(&["work", NAME, "--micros", "0"]);
+    place.await_status(&[("done", SLOTS), ("sent", SLOTS + 1), ("open", 1), ("dropped", 1), ("waiting", 0)]);
+    place.status(&["--close"]);
+    assert!(worker.finish().status.success());
+}
+
+#[test]
+fn an_interrupt_ends_the_demonstration_and_its_processes() {
+    let place = Place::new();
+    let mut command = place.command(&["--seconds", "60"]);
+    let demonstration = Process(Some(command.process_group(0).spawn().unwrap()));
+    // All that the terminal would send it to.
+    let group = rustix::process::Pid::from_raw(demonstration.0.as_ref().unwrap().id().cast_signed()).unwrap();
+    let start = Instant::now();
+    let works = |name: &str| {
+        let name = name.strip_suffix("-queue").filter(|name| name.starts_with("work_queue-"));
+        let text = name.map(|name| place.run(&["status", name]).stdout).unwrap_or_default();
+        String::from_utf8(text).unwrap().lines().any(|line| line.starts_with("done ") && &line[14..22] != "       0")
+    };
+    while !fs::read_dir(&place.0).unwrap().any(|entry| works(entry.unwrap().file_name().to_str().unwrap())) {
+        assert!(start.elapsed() < LIMIT, "it does not begin");
+        thread::sleep(Duration::from_millis(1));
+    }
+    rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
+    let output = demonstration.finish();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), said.trim_end()), (Some(130), "work_queue: interrupted"));
+    assert_eq!(fs::read_dir(&place.0).unwrap().count(), 0, "segments left behind");
 }
 
 #[test]
