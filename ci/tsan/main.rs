@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use crosslane_core::mutex::{Acquired, LockWord};
 use crosslane_core::prim::is_still;
-use crosslane_core::{Liveness, OwnerId, Parked, Slice, Wait, WakeMode, mpmc, record, spsc};
+use crosslane_core::{Liveness, OwnerId, Parked, Slice, Wait, WakeMode, array, latest, mpmc, record, spsc};
 
 unsafe extern "C" {
     fn pthread_create(
@@ -304,6 +304,54 @@ fn mpmc_bytes(shared: &Shared, thread: u32) {
     }
 }
 
+/// Values that one writer publishes: no cell is written twice, so that only the edge of publishing can race. What is
+/// overtaken in the other one is thrown away, which the sanitizer cannot know.
+const VALUES: u64 = 100;
+
+fn newest(shared: &Shared, thread: u32) {
+    let cells = u32::try_from(VALUES + 1).expect("few");
+    // SAFETY: as in `spsc_ring`.
+    let cells = unsafe { latest::Cells::<Item>::attach(shared.memory, MEMORY_BYTES, cells, WakeMode::Fenced) };
+    let cells = cells.expect("fits");
+    if thread == 0 {
+        let mut writer = cells.writer(Env(0)).expect("vacant");
+        (1..=VALUES).for_each(|i| writer.publish(&item(i)).expect("no fork"));
+    } else {
+        let mut reader = cells.reader(Env(1));
+        let mut version = 0;
+        while version < VALUES {
+            match reader.read() {
+                Ok(value) => assert_eq!(value, item(reader.version())),
+                Err(latest::ReadError::Empty) => {
+                    // SAFETY: a plain call.
+                    _ = unsafe { sched_yield() };
+                }
+                Err(error) => panic!("{error}"),
+            }
+            assert!(reader.version() >= version);
+            version = reader.version();
+        }
+    }
+}
+
+/// A range handed to and fro by the element before it, which says whose turn it is.
+fn ranges(shared: &Shared, thread: u32) {
+    const LEN: usize = 9;
+    // SAFETY: as in `spsc_ring`.
+    let array = unsafe { array::Array::<u64>::attach(shared.memory, MEMORY_BYTES, LEN as u64 + 1) }.expect("fits");
+    let mut found = [0; LEN];
+    for i in (u64::from(thread)..shared.items).step_by(2) {
+        while array.fetch_add(0, 0) != i {
+            // SAFETY: a plain call.
+            _ = unsafe { sched_yield() };
+        }
+        array.read_slice(1, &mut found);
+        assert_eq!(found, [i; LEN]);
+        array.write_slice(1, &[i + 1; LEN]);
+        array.fetch_add(0, 1);
+    }
+}
+
 fn mutex(shared: &Shared, thread: u32) {
     let env = Env(thread);
     // SAFETY: zeroed memory is a free lock; the counters stand behind it.
@@ -332,6 +380,8 @@ fn main() {
         "mpmc_claims" => mpmc_claims,
         "mpmc_returns" => mpmc_returns,
         "mpmc_bytes" => mpmc_bytes,
+        "latest" => newest,
+        "array" => ranges,
         "mutex" => mutex,
         other => panic!("no case {other}"),
     };
@@ -347,11 +397,18 @@ fn main() {
             let payload = if case == "mpmc_bytes" { bytes } else { item_slot() };
             _ = unsafe { mpmc::Ring::init(start, MEMORY_BYTES, SLOTS, payload, 7, WakeMode::Fenced) }.expect("fits");
         }
-        "mutex" => {}
+        // All zero is a valid start.
+        "mutex" | "array" | "latest" => {}
         _ => _ = unsafe { record::Ring::init(start, MEMORY_BYTES, RECORD_BYTES, WakeMode::Fenced) }.expect("fits"),
     }
     let shared = Shared { memory: start, items, run };
+    let rounds = if case == "latest" { (items / VALUES).max(1) } else { 1 };
     both(&shared);
+    for _ in 1..rounds {
+        // SAFETY: both threads have ended.
+        unsafe { start.write_bytes(0, MEMORY_BYTES) };
+        both(&shared);
+    }
     if case == "mutex" {
         // SAFETY: both threads have ended.
         assert_eq!(unsafe { start.add(128).cast::<[u64; 4]>().read() }, [2 * items; 4]);

@@ -64,7 +64,7 @@ pub use writer::Writer;
 use crate::end::{ClaimError, End, EndWord};
 use crate::event::{EventWord, Light};
 use crate::plain::Plain;
-use crate::prim::{Ordering, WORD_BYTES, Word, fence, race_in, race_out};
+use crate::prim::{Ordering, WORD_BYTES, Word, fence, race_in, race_out, show_fence};
 use crate::wait::{Liveness, Wait, WakeMode};
 
 /// Cells where nobody asks for another number.
@@ -348,6 +348,7 @@ impl<'m, T: Plain> View<'m, T> {
         // ORDERING latest.published: Acquire fence. Pairs with the Release store of `newest` in `publish`: the value in the
         // cell is visible to the copy below.
         fence(Ordering::Acquire);
+        show_fence(&self.header().newest.0);
         // SAFETY: `value` is private, and a cell has room for a `T` rounded up to words.
         unsafe { race_out(value.as_mut_ptr().cast(), cell, size_of::<T>()) };
         // ORDERING latest.overwritten: Acquire fence. Pairs with the Release fence in `write`. Forbids: the copy takes bytes

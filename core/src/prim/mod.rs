@@ -25,7 +25,7 @@ use modelled as face;
 
 pub use core::sync::atomic::Ordering;
 #[cfg(target_has_atomic = "64")]
-pub(crate) use face::{AtomicU8, AtomicU16, back_off, prefetch, race_in, race_out};
+pub(crate) use face::{AtomicU8, AtomicU16, back_off, prefetch, race_in, race_out, show_fence};
 pub use face::{AtomicU32, fence};
 #[cfg(target_has_atomic = "64")]
 pub use face::{AtomicU64, InPlace, Word, copy_in, copy_out};

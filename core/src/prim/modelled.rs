@@ -24,6 +24,9 @@ pub(crate) fn back_off(_: u32) {}
 /// A hint to the CPU, which changes no execution.
 pub(crate) fn prefetch(_: NonNull<Word>) {}
 
+/// For the thread sanitizer only.
+pub(crate) fn show_fence(_: &Word) {}
+
 /// A compiler fence is modelled as the full fence whose place it takes.
 #[track_caller]
 pub(crate) fn compiler_fence(order: Ordering) {

@@ -8,13 +8,13 @@ pub use core::sync::atomic::AtomicU64;
 #[cfg(target_has_atomic = "64")]
 pub(crate) use core::sync::atomic::{AtomicU8, AtomicU16};
 #[cfg(target_has_atomic = "64")]
-pub(crate) use words::prefetch;
-#[cfg(target_has_atomic = "64")]
 pub use words::{InPlace, Word, copy_in, copy_out};
 /// As `copy_in` and `copy_out`, where the protocol lets a reader and a writer meet in the payload and then throws away what
 /// was read.
 #[cfg(target_has_atomic = "64")]
 pub(crate) use words::{copy_in as race_in, copy_out as race_out};
+#[cfg(target_has_atomic = "64")]
+pub(crate) use words::{prefetch, show_fence};
 
 /// One pause of a spin loop.
 #[inline]
@@ -123,6 +123,22 @@ mod words {
             core::arch::asm!("prefetchw [{}]", in(reg) word.as_ptr(), options(nostack, preserves_flags));
         }
         #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = word;
+    }
+
+    /// Shows the thread sanitizer, which knows no fences, what the acquire fence before this call orders: whatever the
+    /// store that a relaxed load of `word` read has released. Nothing in any other build.
+    #[inline(always)]
+    pub(crate) fn show_fence(word: &Word) {
+        #[cfg(crosslane_tsan)]
+        {
+            unsafe extern "C" {
+                fn __tsan_acquire(word: *const Word);
+            }
+            // SAFETY: a note for the sanitizer, whose runtime is linked; touches no memory of ours.
+            unsafe { __tsan_acquire(word) };
+        }
+        #[cfg(not(crosslane_tsan))]
         let _ = word;
     }
 
