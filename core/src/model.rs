@@ -6,8 +6,8 @@
 //!   exploring fails;
 //! - **death**: [`until_killed`] runs an operation and kills its thread before its k-th access; [`Peers::kill`] then
 //!   publishes the death as a released lease would, after the victim's last store;
-//! - **mutants**: `CROSSLANE_MUTANT=file.rs:line` weakens the ordering at that place of the sources to Relaxed, and
-//!   some model must then fail; `CROSSLANE_SITES=path` appends every place with an ordering to weaken.
+//! - **mutants**: `CROSSLANE_MUTANT=record/reader.rs:7` weakens the ordering at that line of that file in `src` to
+//!   Relaxed, and some model must then fail; `CROSSLANE_SITES=path` appends every place with an ordering to weaken.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
@@ -99,8 +99,12 @@ pub(crate) fn mutated(place: &Location<'_>, order: Ordering) -> Ordering {
     }
 }
 
+/// File and line: the file with its directories inside `src`, two of which have a `reader.rs`; a model's without any.
 fn site(place: &Location<'_>) -> String {
-    let file = place.file().rsplit('/').next().unwrap_or_default();
+    let file = match place.file().rsplit_once("src/") {
+        Some((_, inside)) => inside,
+        None => place.file().rsplit('/').next().unwrap_or_default(),
+    };
     std::format!("{file}:{}", place.line())
 }
 

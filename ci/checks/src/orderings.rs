@@ -173,10 +173,10 @@ fn run_mutants(
         }
         Ok((None, start.elapsed()))
     })?;
-    println!("{:<24} {:>8}  caught by", "ordering mutant", "seconds");
+    println!("{:<28} {:>8}  caught by", "ordering mutant", "seconds");
     let mut survivors = Vec::new();
     for ((site, touching), (killer, took)) in mutants.iter().zip(&results) {
-        println!("{site:<24} {:>8.2}  {}", took.as_secs_f64(), killer.as_deref().unwrap_or("NOBODY"));
+        println!("{site:<28} {:>8.2}  {}", took.as_secs_f64(), killer.as_deref().unwrap_or("NOBODY"));
         if killer.is_none() {
             survivors.push(format!("ordering mutant {site} survives the {} models that touch it", touching.len()));
         }
@@ -192,7 +192,7 @@ fn untouched<'a>(sites: &[edges::Site], touched: impl Iterator<Item = &'a String
         .filter_map(|(file, line)| Some((file, line.parse().ok()?)))
         .collect();
     let missed = sites.iter().filter(|site| {
-        let file = site.path.rsplit('/').next().unwrap_or_default();
+        let file = site.path.strip_prefix("core/src/").unwrap_or(&site.path);
         !(site.line.saturating_sub(CALL_LINES)..=site.line).any(|line| touched.contains(&(file, line)))
     });
     missed.map(|site| format!("{}:{}: no model touches this ordering", site.path, site.line)).collect()
@@ -215,5 +215,6 @@ mod tests {
         let touched = ["ring.rs:10".to_owned()];
         assert_eq!(untouched(&[site(10), site(12)], touched.iter()), [""; 0]);
         assert_eq!(untouched(&[site(9), site(40)], touched.iter()).len(), 2);
+        assert_eq!(untouched(&[site(10)], ["record/ring.rs:10".to_owned()].iter()).len(), 1);
     }
 }
