@@ -15,6 +15,9 @@ mod steps;
 use std::path::Path;
 use std::process::ExitCode;
 
+const USAGE: &str =
+    "usage: checks floors | edges | lengths | loom <least> <binary>... | steps <least> <copy> <target> [<list>...]";
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -24,11 +27,10 @@ fn main() -> ExitCode {
         ["edges"] => edges::check(root),
         ["lengths"] => lengths::check(root),
         ["loom", least, binaries @ ..] if !binaries.is_empty() => orderings::check(root, least, binaries),
-        ["steps", least, copy, target] => steps::check(root, least, Path::new(copy), Path::new(target)),
-        _ => {
-            Err("usage: checks floors | edges | lengths | loom <least> <binary>... | steps <least> <copy> <target>"
-                .into())
+        ["steps", least, copy, target, only @ ..] => {
+            steps::check(root, least, Path::new(copy), Path::new(target), only)
         }
+        _ => Err(USAGE.into()),
     };
     match found {
         Ok(faults) if faults.is_empty() => ExitCode::SUCCESS,
