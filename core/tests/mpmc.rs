@@ -311,6 +311,52 @@ fn a_closed_queue_is_not_drained_while_another_holds_an_item() {
     assert_eq!((queue.pop(), queue.pop()), (Ok(7), Err(PopError::Closed)));
 }
 
+/// Knows who is dead by generation, and counts who asks.
+struct Census {
+    dead_from: u32,
+    asked: std::cell::Cell<u32>,
+}
+
+impl Liveness for Census {
+    fn me(&self) -> Option<OwnerId> {
+        Some(id(0))
+    }
+    fn is_dead(&self, owner: OwnerId) -> bool {
+        self.asked.set(self.asked.get() + 1);
+        owner.generation() >= self.dead_from
+    }
+}
+
+/// However a hostile peer fills the slots with names, a repair passes them once and asks for nobody alive twice.
+#[test]
+fn a_repair_is_one_pass_whatever_names_stand_in_the_slots() {
+    let (done, finished) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        const MANY: u32 = 1 << 16;
+        let world = World::new(MANY);
+        let held = |slot: u32, generation: u32, index: u32| {
+            // WRITING in lap 0.
+            let word = 1_u64 << 22 | u64::from(generation) << 10 | u64::from(index);
+            world.word(SLOTS + 16 * slot as usize).store(word, Ordering::Relaxed);
+        };
+        let peer = Process::new(&world.peers, 0);
+        (0..MANY).for_each(|slot| held(slot, 64 + slot / 1024, slot % 1024));
+        let census = Census { dead_from: 64, asked: 0.into() };
+        world.ring().reap(&census, &peer);
+        assert_eq!((census.asked.get(), world.ring().len()), (MANY, 0));
+        assert_eq!(world.queue(0).try_pop(), Err(PopError::Empty));
+        (0..MANY).for_each(|slot| held(slot, 1, 1 + slot % 2));
+        let census = Census { dead_from: 2, asked: 0.into() };
+        world.ring().reap(&census, &peer);
+        assert_eq!(census.asked.get(), 2);
+        done.send(()).unwrap();
+    });
+    match finished.recv_timeout(Duration::from_secs(20)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("the repair takes longer than its slots explain"),
+        _ => thread.join().unwrap(),
+    }
+}
+
 #[test]
 fn deadlines_pass() {
     let world = World::new(2);

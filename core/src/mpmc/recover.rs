@@ -3,7 +3,7 @@
 use super::claim::Claimed;
 use super::word::{MAX_ATTEMPTS, SlotWord, State};
 use super::{PopError, Ring};
-use crate::owner::OwnerId;
+use crate::owner::{MAX_PARTICIPANTS, OwnerId};
 use crate::prim::Ordering;
 use crate::wait::{Liveness, Wait};
 
@@ -64,23 +64,27 @@ impl Ring<'_> {
         found
     }
 
-    /// Probes every participant that holds a slot, and repairs what the dead ones held. `true` if one was dead.
+    /// Probes every participant that holds a slot, each once, and repairs what the dead ones held. `true` if one was dead.
     pub(super) fn recover_holders<L: Liveness, W: Wait>(&self, life: &L, wait: &W) -> bool {
-        let (mut alive, mut found) = (None, false);
+        let (mut living, mut found) = (Living::new(), false);
         for slot in self.slots_in(|state| matches!(state, State::Writing | State::Reading)) {
-            // ORDERING: Relaxed. Only names whom to probe.
-            let owner = SlotWord(self.word(slot).load(Ordering::Relaxed)).owner();
-            match owner {
-                Some(owner) if owner_is_news(owner, alive, life) => {
-                    if life.is_dead(owner) {
-                        self.recover_dead(owner, wait);
-                        found = true;
-                    } else {
-                        alive = Some(owner);
-                    }
-                }
-                _ => {}
+            // ORDERING: Relaxed. The CAS of the repair takes exactly this word or none. What a dead owner holds stays as it
+            // is until somebody repairs it, so one pass finds all of it.
+            let word = SlotWord(self.word(slot).load(Ordering::Relaxed));
+            let Some(owner) = word.owner() else { continue };
+            if Some(owner) == life.me() || living.contains(owner) {
+                continue;
             }
+            if life.is_dead(owner) {
+                self.repair(slot, word, &mut Recovered::default());
+                found = true;
+            } else {
+                living.add(owner);
+            }
+        }
+        if found {
+            self.raise_returned();
+            self.wake_all(wait);
         }
         found
     }
@@ -137,32 +141,36 @@ impl Ring<'_> {
     fn recover_dead<W: Wait>(&self, owner: OwnerId, wait: &W) -> Recovered {
         let mut done = Recovered::default();
         for slot in self.slots_in(|state| matches!(state, State::Writing | State::Reading)) {
-            // ORDERING: Relaxed. The CAS takes exactly this word or none.
+            // ORDERING: Relaxed, as above.
             let word = SlotWord(self.word(slot).load(Ordering::Relaxed));
-            if word.owner() != Some(owner) {
-                continue;
-            }
-            let (after, count) = match word.state() {
-                Some(State::Writing) => (SlotWord::new(word.lap().wrapping_add(1), State::Free, 0), &mut done.skipped),
-                Some(State::Reading) => {
-                    let after = self.after_delivery(word.lap(), word.attempts());
-                    let dead_letter = after.state() == Some(State::DeadLetter);
-                    (after, if dead_letter { &mut done.dead_letters } else { &mut done.returned })
-                }
-                _ => continue,
-            };
-            // ORDERING mpmc.free: Release. Pairs with the Acquire in `claim_to_write`.
-            // Publishes what the proof of death showed: the dead one's last accesses to the payload. As a
-            // read-modify-write it continues the producer's release of the payload. Failure: Relaxed, somebody else
-            // has recovered the slot.
-            let cas = self.word(slot).compare_exchange(word.0, after.0, Ordering::Release, Ordering::Relaxed);
-            if cas.is_ok() {
-                *count += 1;
+            if word.owner() == Some(owner) {
+                self.repair(slot, word, &mut done);
             }
         }
         self.raise_returned();
         self.wake_all(wait);
         done
+    }
+
+    /// Recover 1 of one slot, whose word names somebody who is proven dead.
+    fn repair(&self, slot: u64, word: SlotWord, done: &mut Recovered) {
+        let (after, count) = match word.state() {
+            Some(State::Writing) => (SlotWord::new(word.lap().wrapping_add(1), State::Free, 0), &mut done.skipped),
+            Some(State::Reading) => {
+                let after = self.after_delivery(word.lap(), word.attempts());
+                let dead_letter = after.state() == Some(State::DeadLetter);
+                (after, if dead_letter { &mut done.dead_letters } else { &mut done.returned })
+            }
+            _ => return,
+        };
+        // ORDERING mpmc.free: Release. Pairs with the Acquire in `claim_to_write`.
+        // Publishes what the proof of death showed: the dead one's last accesses to the payload. As a
+        // read-modify-write it continues the producer's release of the payload. Failure: Relaxed, somebody else
+        // has recovered the slot.
+        let cas = self.word(slot).compare_exchange(word.0, after.0, Ordering::Release, Ordering::Relaxed);
+        if cas.is_ok() {
+            *count += 1;
+        }
     }
 
     fn after_delivery(&self, lap: u64, attempts: u32) -> SlotWord {
@@ -182,7 +190,20 @@ impl Ring<'_> {
     }
 }
 
-/// Not this process, and not the one that was just found alive.
-fn owner_is_news<L: Liveness>(owner: OwnerId, alive: Option<OwnerId>, life: &L) -> bool {
-    Some(owner) != alive && Some(owner) != life.me()
+/// Whom one call has found alive, by index: nobody is probed twice, whatever the slots say.
+struct Living([u16; MAX_PARTICIPANTS as usize]);
+
+impl Living {
+    const fn new() -> Self {
+        Self([0; MAX_PARTICIPANTS as usize])
+    }
+
+    fn contains(&self, owner: OwnerId) -> bool {
+        u32::from(self.0[owner.index() as usize]) == owner.generation()
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a generation has 12 bits")]
+    fn add(&mut self, owner: OwnerId) {
+        self.0[owner.index() as usize] = owner.generation() as u16;
+    }
 }
