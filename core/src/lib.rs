@@ -26,6 +26,7 @@
 //! | give work from many to many, each item to one, redelivered if its taker dies | [`mpmc`] | one compare-and-swap and one store a side |
 //! | show many readers the newest value of something, whole | [`latest`] | one store for the writer, the copy for a reader |
 //! | share many numbers or structs, each by itself or by ranges | [`array`](mod@array) | the copy; updates one instruction |
+//! | ask one server from many processes, and hear if it died | [`call`] | a request and a response: one line there and back |
 //! | exclude each other, and hear of an owner that died | [`mutex`] (a value and guards: `crosslane-sync`) | one compare-and-swap and one swap |
 //! | the other locks: reentrant, semaphores | [`lock`] | as above |
 //! | sleep until somebody says that there is news | [`event`] | nothing while nobody sleeps |
@@ -80,6 +81,8 @@ compile_error!("--cfg crosslane_loom needs feature `loom` of crosslane-core");
 
 #[cfg(target_has_atomic = "64")]
 pub mod array;
+#[cfg(target_has_atomic = "64")]
+pub mod call;
 pub mod end;
 pub mod event;
 #[cfg(target_has_atomic = "64")]

@@ -46,6 +46,8 @@ impl Kind {
     pub const BARRIER: Self = Self(38);
     /// A [`Once`](crate::Once).
     pub const ONCE: Self = Self(39);
+    /// A [`Calls`](crate::Calls).
+    pub const CALLS: Self = Self(40);
     /// A [`Slab`](crate::Slab).
     pub const SLAB: Self = Self(16);
     /// A [`Shared`](crate::Shared).

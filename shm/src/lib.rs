@@ -51,6 +51,7 @@ compile_error!("crosslane-shm needs Linux: memfds, O_TMPFILE and open file descr
 pub mod adopted;
 pub mod anonymous;
 pub mod array;
+pub mod calls;
 pub mod content;
 pub mod domain;
 pub mod env;
@@ -81,6 +82,7 @@ mod takeover;
 pub mod view;
 
 pub use array::{Array, ArrayView};
+pub use calls::Calls;
 pub use content::{Content, Expected, Kind};
 pub use domain::{Domain, DomainError, Probe};
 pub use env::Env;

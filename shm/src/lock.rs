@@ -161,7 +161,7 @@ macro_rules! lock_object {
         }
     };
 }
-use lock_object;
+pub(crate) use lock_object;
 
 /// An object that is a cell `C` around a value `T`.
 fn cell_of<T: Plain, C>(kind: Kind, cell: C) -> Result<New<impl Init>, CreateError> {
@@ -201,8 +201,8 @@ fn found<C, K>(place: &Place<K>) -> Result<(NonNull<C>, Env), OpenError> {
     Ok((memory.cast(), env))
 }
 
-/// Where the places of a semaphore or a barrier lie, how long that is, and how many there are.
-fn places<K>(place: &Place<K>) -> (NonNull<u8>, usize, u32) {
+/// Where the places of a semaphore, a barrier or calls lie, how long that is, and how many there are.
+pub(crate) fn places<K>(place: &Place<K>) -> (NonNull<u8>, usize, u32) {
     let (memory, len) = place.memory();
     // Too many for a u32 are too many for any table.
     (memory, len, u32::try_from(place.content().capacity).unwrap_or(u32::MAX))

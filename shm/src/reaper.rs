@@ -17,6 +17,7 @@
 //! | a reader-writer lock | readers' words that name the dead: free | a writer that waits for readers, and one at the gate |
 //! | a bounded semaphore | permits that name the dead: free | all who wait |
 //! | a barrier | broken, if the dead was a party | all who wait |
+//! | calls | nothing: the end keeps its dead server's name until a successor claims it | the server; a dead one's clients: they see `PeerDied` |
 //! | a condition, a flag, a counting semaphore | nothing | all who wait: they look again |
 //! | others | nothing | nobody |
 //! | a slab | each object in it that this process has carved or opened | as theirs |
@@ -56,6 +57,7 @@
 use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 
+use crosslane_core::call::Calls;
 use crosslane_core::latest::Cells;
 use crosslane_core::lock::barrier::Barrier;
 use crosslane_core::lock::condvar::CondvarWord;
@@ -225,6 +227,11 @@ fn lock(memory: NonNull<u8>, len: usize, capacity: u32, kind: Kind, domain: &Dom
             // SAFETY: as in `queue`.
             let permits = unsafe { Permits::attach(memory, len, capacity) };
             permits.into_iter().for_each(|permits| permits.reap(&life, &wait));
+        }
+        Kind::CALLS => {
+            // SAFETY: as in `queue`.
+            let calls = unsafe { Calls::attach(memory, len, capacity) };
+            calls.into_iter().for_each(|calls| calls.reap(&life, &wait));
         }
         Kind::BARRIER => {
             // SAFETY: as in `queue`.

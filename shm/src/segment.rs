@@ -98,7 +98,7 @@ pub enum CreateError {
     Unsupported(OsError),
     /// The capacity or the element type does not make a ring.
     Spsc(spsc::RingError),
-    /// A semaphore or a barrier cannot have so many places.
+    /// A semaphore, a barrier or calls cannot have so many places.
     Lock(TableError),
     /// The capacity does not make a ring of records.
     Record(record::RingError),
@@ -144,7 +144,7 @@ pub enum OpenError {
     ReadOnly,
     /// The segment's capacity and length do not make a ring.
     Spsc(spsc::RingError),
-    /// The segment's capacity and length do not make a semaphore or a barrier.
+    /// The segment's capacity and length do not make a semaphore, a barrier or calls.
     Lock(TableError),
     /// The segment's capacity and length do not make a ring of records.
     Record(record::RingError),
