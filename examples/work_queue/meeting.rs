@@ -86,7 +86,7 @@ fn open_or_create<T>(
         }
         match create() {
             // Somebody was faster, whether it lives or not. What is no segment at all does not open either.
-            Err(CreateError::NameInUse { .. }) => {}
+            Err(CreateError::NameInUse { .. } | CreateError::NameLeft { .. }) => {}
             Ok(owner) => return Ok(owner.keep()),
             Err(error) => return Err(Failure::Create { what: name.to_string(), error }),
         }

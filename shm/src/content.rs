@@ -8,7 +8,7 @@ use crosslane_core::{Plain, WakeMode};
 const FIRST_CUSTOM: u32 = 0x1_0000;
 
 /// What kind of object a segment holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Kind(u32);
 
 impl Kind {
@@ -174,10 +174,38 @@ impl fmt::Display for Kind {
             Self::MESSAGES => f.write_str("a queue of messages"),
             Self::ARRAY => f.write_str("an array"),
             Self::LATEST => f.write_str("a newest value"),
+            Self::RLOCK => f.write_str("a re-entrant lock"),
+            Self::RWLOCK => f.write_str("a read-write lock"),
+            Self::CONDVAR => f.write_str("a condition variable"),
+            Self::SEMAPHORE => f.write_str("a semaphore"),
+            Self::BOUNDED_SEMAPHORE => f.write_str("a bounded semaphore"),
+            Self::EVENT => f.write_str("an event"),
+            Self::BARRIER => f.write_str("a barrier"),
+            Self::ONCE => f.write_str("a once"),
             Self::SLAB => f.write_str("a slab"),
             Self::SHARED => f.write_str("a shared value"),
             Self::FROZEN => f.write_str("frozen elements"),
             Self(number) => write!(f, "kind {number:#x}"),
         }
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            FIRST_CUSTOM.. => write!(f, "Kind({:#x})", self.0),
+            _ => write!(f, "Kind({self})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn a_kind_is_printed_by_its_name() {
+        assert_eq!(format!("{:?}, {:?}", Kind::ARRAY, Kind::SEMAPHORE), "Kind(an array), Kind(a semaphore)");
+        assert_eq!(format!("{:?}", Kind::custom(0x1_0002)), "Kind(0x10002)");
     }
 }

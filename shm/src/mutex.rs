@@ -25,12 +25,16 @@ use crate::slab::{self, Carve, ObjectId, Slab};
 /// The largest alignment of a value, in bytes: that of a segment's object.
 const MAX_ALIGN: usize = 128;
 
-/// A value of type `T` in shared memory behind a lock that survives its owner's death. Its calls are those of
-/// [`crosslane_sync::Mutex`].
+/// A value of type `T` in shared memory behind a lock that survives its owner's death: [`update`] and [`read`] on a named
+/// one; [`lock`] on an anonymous one or after [`trust_peers`](Mutex::trust_peers).
 ///
-/// `K` says whether guards may lend the value in place: an anonymous mutex's may ([`Trusted`]), because its memory only
-/// goes to one's own family; a named one works on copies ([`update`](crosslane_sync::Mutex::update)) unless it is told
-/// otherwise ([`trust_peers`](Mutex::trust_peers)).
+/// Its calls are those of [`crosslane_sync::Mutex`]. `K` says whether guards may lend the value in place: an anonymous
+/// mutex's may ([`Trusted`]), because its memory only goes to one's own family; a named one works on copies unless it is
+/// told otherwise.
+///
+/// [`update`]: crosslane_sync::Mutex::update
+/// [`read`]: crosslane_sync::Mutex::read
+/// [`lock`]: crosslane_sync::Mutex::lock
 ///
 /// # Examples
 /// ```
@@ -45,7 +49,7 @@ const MAX_ALIGN: usize = 128;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Mutex<T: Plain, K = Untrusted> {
-    lock: crosslane_sync::Mutex<T, LeaseLock<Env>, K>,
+    inner: crosslane_sync::Mutex<T, LeaseLock<Env>, K>,
     place: Place<K>,
 }
 
@@ -152,7 +156,7 @@ impl<T: Plain, K: Trust> Mutex<T, K> {
 impl<T: Plain, K> Deref for Mutex<T, K> {
     type Target = crosslane_sync::Mutex<T, LeaseLock<Env>, K>;
     fn deref(&self) -> &Self::Target {
-        &self.lock
+        &self.inner
     }
 }
 
@@ -190,7 +194,7 @@ impl<T: Plain, K: Trust> Object for Mutex<T, K> {
         // - `Env::is_dead` says true of proven deaths only.
         let lock = unsafe { crosslane_sync::Mutex::new(memory.cast(), env) };
         // SAFETY: a place is `Trusted` only if the peers are.
-        Ok(Self { lock: unsafe { lock.with_trust() }, place })
+        Ok(Self { inner: unsafe { lock.with_trust() }, place })
     }
 }
 

@@ -12,7 +12,7 @@
 //! 3. take the lease;
 //! 4. `linkat`: the name appears, in one step;
 //! 5. the name exists: take it away from a dead leftover (`takeover.rs`) and go to 4; from a living
-//!    one: `NameInUse`; somebody opens or removes it: wait, until the deadline.
+//!    one: `NameInUse`; a dead one that is to be left alone: `NameLeft`; somebody opens or removes it: wait, until the deadline.
 //!
 //! Opener: see `takeover.rs`.
 //!
@@ -138,8 +138,8 @@ impl<T> Deref for Attached<T> {
 impl Segment {
     /// Creates a segment of `len_bytes` zero bytes under `name`.
     ///
-    /// A dead leftover of that name is replaced, unless [`Options::leave_dead`] is set. Blocks for the reservation of the memory, and while another process is
-    /// opening or removing the name, at most for [`Options::open_timeout`].
+    /// A dead leftover of that name is replaced, unless [`Options::leave_dead`] is set. Blocks for the reservation of the
+    /// memory, and while another process is opening or removing the name, at most for [`Options::open_timeout`].
     ///
     /// # Errors
     /// [`CreateError`].
@@ -247,6 +247,7 @@ fn make_room(path: &CString, options: &Options, deadline: Option<Instant>) -> Re
         let creator = match takeover::vacate(path, options.leave_dead)? {
             Vacated::Removed | Vacated::Gone => return Ok(()),
             Vacated::Living { creator } => return Err(CreateError::NameInUse { creator: Some(creator) }),
+            Vacated::Left { creator } => return Err(CreateError::NameLeft { creator }),
             Vacated::Foreign => return Err(CreateError::NameInUse { creator: None }),
             Vacated::Busy { creator } => creator,
         };

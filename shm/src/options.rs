@@ -128,7 +128,7 @@ impl Options {
     }
 
     /// Creating under a name: a segment that nobody has open any more keeps it, and the creation fails with
-    /// [`NameInUse`](crate::CreateError::NameInUse), where it would be replaced.
+    /// [`NameLeft`](crate::CreateError::NameLeft), where it would be replaced.
     ///
     /// For what outlives its users, like the jobs in a queue: open it, and only if there is none create it. Somebody else may
     /// create it, use it and end between the two.

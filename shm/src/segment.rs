@@ -78,6 +78,12 @@ pub enum CreateError {
         /// have the segment open); `None` for a file that is no segment of this format.
         creator: Option<u32>,
     },
+    /// The name leads to a segment that nobody has open, and [`Options::leave_dead`] says to leave such a one as it is:
+    /// open it, or remove it with [`sweep`](crate::sweep()).
+    NameLeft {
+        /// The pid of the process that created the segment, in its own pid namespace.
+        creator: u32,
+    },
     /// The machine, a control group or the cap of [`Options::memory_cap_bytes`] has less. No page was touched.
     NotEnoughMemory {
         /// Bytes asked for, header and all.
@@ -140,7 +146,8 @@ pub enum OpenError {
         /// The seals found.
         found: i32,
     },
-    /// The object has calls that write, and [`Options::read_only`] is set.
+    /// The object has calls that write, and [`Options::read_only`] is set. [`Array`](crate::Array) and
+    /// [`Latest`](crate::Latest) have an `open_view`.
     ReadOnly,
     /// The segment's capacity and length do not make a ring.
     Spsc(spsc::RingError),
@@ -548,6 +555,11 @@ impl fmt::Display for CreateError {
             Self::NameInUse { creator: Some(pid) } => {
                 write!(f, "the name is in use by a living process (created by process {pid}, which may have ended)")
             }
+            Self::NameLeft { creator } => write!(
+                f,
+                "the name leads to a dead segment (created by process {creator}), and `Options::leave_dead` keeps it: \
+                 open it, or sweep it away"
+            ),
             Self::NameInUse { creator: None } => f.write_str("the name is in use by something that is no segment"),
             Self::NotEnoughMemory { wanted, available } => {
                 write!(f, "{wanted} bytes wanted, and {available} bytes of memory are available")
@@ -584,7 +596,9 @@ impl fmt::Display for OpenError {
             Self::Length { len_bytes, elem_size, expected: None } => {
                 write!(f, "{len_bytes} bytes are no whole number of elements of {elem_size} bytes, or none")
             }
-            Self::ReadOnly => f.write_str("the segment is open for reading only"),
+            Self::ReadOnly => f.write_str(
+                "this object cannot be used with `Options::read_only`; an array or a newest value can, by `open_view`",
+            ),
             Self::Spsc(error) => error.fmt(f),
             Self::Lock(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),

@@ -49,7 +49,7 @@ pub fn sweep_in(directory: impl AsRef<Path>) -> Result<Swept, OsError> {
         let vacated = file::c_path(&entry.path()).and_then(|path| takeover::vacate(&path, false));
         match vacated {
             Ok(Vacated::Removed) => swept.removed.push(name),
-            Ok(Vacated::Living { .. } | Vacated::Busy { .. }) => swept.kept.push(name),
+            Ok(Vacated::Living { .. } | Vacated::Left { .. } | Vacated::Busy { .. }) => swept.kept.push(name),
             Ok(Vacated::Gone | Vacated::Foreign) => {}
             Err(error) if error.is_permission() => {}
             Err(error) => swept.errors.push((name, error)),

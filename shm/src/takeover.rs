@@ -64,7 +64,9 @@ pub(crate) enum Vacated {
     Removed,
     /// The name led nowhere, or elsewhere in the end.
     Gone,
-    /// A segment that somebody has open, or that is to be left alone.
+    /// A dead segment that is to be left alone.
+    Left { creator: u32 },
+    /// A segment that somebody has open.
     Living { creator: u32 },
     /// Somebody opens or removes it just now.
     Busy { creator: u32 },
@@ -101,7 +103,7 @@ pub(crate) fn vacate(path: &CStr, leave_dead: bool) -> Result<Vacated, OsError> 
         return Ok(Vacated::Gone);
     }
     if is_alive || leave_dead {
-        return Ok(Vacated::Living { creator });
+        return Ok(if is_alive { Vacated::Living { creator } } else { Vacated::Left { creator } });
     }
     file::unlink(path)?;
     Ok(Vacated::Removed)

@@ -212,12 +212,13 @@ fn creating_over_a_dead_leftover_works_and_starts_afresh() {
 }
 
 #[test]
-fn a_creator_that_leaves_the_dead_alone_finds_the_name_in_use() {
+fn a_creator_that_leaves_the_dead_alone_is_told_that_it_is_dead() {
     let dir = Dir::new();
     leftover(&dir, "s", b"leftover");
     for len in [8, 1 << 20] {
         let error = Segment::create(&name("s"), len, &dir.options().leave_dead(true)).unwrap_err();
-        assert!(matches!(error, CreateError::NameInUse { creator: Some(_) }), "{error}");
+        assert!(matches!(error, CreateError::NameLeft { creator: 1.. }), "{error}");
+        assert!(error.to_string().starts_with("the name leads to a dead segment"), "{error}");
     }
     let opened = Segment::open(&name("s"), &Expected::bytes(), &dir.options()).unwrap();
     assert_eq!(mark(&opened), *b"leftover");
