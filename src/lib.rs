@@ -22,6 +22,10 @@ pub use crosslane_shm::{Array, ArrayView, Latest, LatestView, Messages, Queue, R
 #[doc(inline)]
 pub use crosslane_shm::{Attached, CreateError, Mutex, Name, NameError, OpenError, Options, Owner, Segment};
 #[doc(inline)]
+pub use crosslane_shm::{Barrier, BoundedSemaphore, Condvar, Event, Once, RLock, RwLock, Semaphore};
+#[doc(inline)]
+pub use crosslane_shm::{Domain, DomainError, OsError, Probe, sweep_in};
+#[doc(inline)]
 pub use crosslane_shm::{FreezeError, Frozen, ObjectId, RawOwner, RawSegment, Shared, Slab, Slabs};
 #[doc(inline)]
 pub use crosslane_sync::{LockError, MutexGuard, Repair};
@@ -30,7 +34,7 @@ pub use crosslane_sync::{LockError, MutexGuard, Repair};
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn sweep() -> Result<Swept, crosslane_shm::OsError> {
+pub fn sweep() -> Result<Swept, OsError> {
     crosslane_shm::sweep()
 }
 

@@ -29,7 +29,7 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::content::{Content, Expected};
 use crate::domain::{Domain, DomainError, Ground};
@@ -204,7 +204,7 @@ impl Segment {
     ///
     /// A segment whose users are all dead can be opened as long as nobody has swept it. A second open in a process shares
     /// the first one's membership and mapping. Blocks while another process is removing the name, at most for
-    /// [`Options::open_timeout`].
+    /// [`Options::open_timeout`], and while there is no such name for [`Options::name_timeout`].
     ///
     /// # Errors
     /// [`OpenError`].
@@ -213,18 +213,27 @@ impl Segment {
     /// A process killed inside leaves no trace.
     pub fn open(name: &Name, expected: &Expected, options: &Options) -> Result<Attached<Self>, OpenError> {
         let path = path(name, options)?;
-        let deadline = deadline(options);
+        let mut deadline = deadline(options);
+        let name_deadline = Instant::now().checked_add(options.name_timeout);
+        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|deadline| Instant::now() >= deadline);
         loop {
-            if let Some(object) = try_open(&path, expected, options)? {
-                return Ok(Attached { object, name: name.clone() });
+            match try_open(&path, expected, options) {
+                Ok(Some(object)) => return Ok(Attached { object, name: name.clone() }),
+                Ok(None) if is_over(deadline) => return Err(OpenError::Busy),
+                Ok(None) => std::thread::sleep(takeover::RETRY),
+                Err(OpenError::NotFound) if !is_over(name_deadline) => {
+                    std::thread::sleep(NAME_LOOK);
+                    // Nobody is in the way of a name that is not there.
+                    deadline = self::deadline(options);
+                }
+                Err(error) => return Err(error),
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(OpenError::Busy);
-            }
-            std::thread::sleep(takeover::RETRY);
         }
     }
 }
+
+/// How often an open looks for a name that is not there yet.
+const NAME_LOOK: Duration = Duration::from_millis(2);
 
 /// Where `name` leads to, whatever this process's current directory will be when the owner removes it.
 fn path(name: &Name, options: &Options) -> Result<CString, OsError> {

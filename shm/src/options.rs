@@ -27,6 +27,7 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) memory_cap_bytes: Option<u64>,
     pub(crate) open_timeout: Duration,
+    pub(crate) name_timeout: Duration,
     pub(crate) wake: Option<WakeMode>,
     pub(crate) max_deliveries: u32,
     pub(crate) leave_dead: bool,
@@ -41,7 +42,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Directory `/dev/shm`, mode 0600, no prefault, read and write, no cap, an open timeout of 1 s, the wake mode that
+    /// Directory `/dev/shm`, mode 0600, no prefault, read and write, no cap, an open timeout of 1 s, no wait for a name, the wake mode that
     /// the object likes best, 3 deliveries, slabs of 64 KiB, 3 cells.
     #[must_use]
     pub fn new() -> Self {
@@ -52,6 +53,7 @@ impl Options {
             read_only: false,
             memory_cap_bytes: None,
             open_timeout: Duration::from_secs(1),
+            name_timeout: Duration::ZERO,
             wake: None,
             max_deliveries: 3,
             leave_dead: false,
@@ -103,8 +105,18 @@ impl Options {
         self
     }
 
+    /// How long an open waits for a name that is not there yet, before it says
+    /// [`NotFound`](crate::OpenError::NotFound): it looks every 2 ms. Zero, the default, does not wait; `Duration::MAX` never
+    /// gives up.
+    #[must_use]
+    pub fn name_timeout(mut self, timeout: Duration) -> Self {
+        self.name_timeout = timeout;
+        self
+    }
+
     /// How long an open, or a create over an existing name, waits while another process takes that name away or opens
-    /// it. Such a process needs microseconds, unless it is stopped in the middle.
+    /// it. Such a process needs microseconds, unless it is stopped in the middle. For a name that is not there yet, see
+    /// [`name_timeout`](Self::name_timeout).
     #[must_use]
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.open_timeout = timeout;

@@ -32,6 +32,14 @@ pub type Reservation<'a, T> = mpmc::Reservation<'a, 'static, T, Env>;
 /// A killed producer loses at most the item that it was pushing. What a killed consumer had taken and not acknowledged is
 /// delivered again ([`Options::max_deliveries`]).
 ///
+/// The queue ends by [`close`](mpmc::Queue::close) alone. Deaths do not end it: a consumer whose producers have all been
+/// killed waits for others to come.
+///
+/// Who keeps the jobs: the name goes with the [`Owner`], and the memory with the last who has it open. A producer that
+/// creates the queue, pushes and ends before a worker has come takes its jobs along, unless it says [`Owner::keep`]; and
+/// `create` over the name of a dead queue starts an empty one, unless [`Options::leave_dead`] is set, which makes it an
+/// error, and one opens it instead.
+///
 /// `K` says whether slots may be filled in place: an anonymous queue's may ([`Trusted`]), because its memory only goes to
 /// one's own family; a named one copies in and out unless it is told otherwise ([`trust_peers`](Queue::trust_peers)).
 ///

@@ -424,6 +424,19 @@ fn modes_are_taken_as_they_are_and_permissions_are_reported() {
 }
 
 #[test]
+fn an_open_waits_for_a_name_as_long_as_it_is_told_to() {
+    let dir = Dir::new();
+    let wait = |time| Segment::open(&name("late"), &Expected::bytes(), &dir.options().name_timeout(time));
+    assert_eq!(wait(Duration::from_millis(5)).unwrap_err(), OpenError::NotFound);
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| mark(&wait(Duration::MAX).unwrap()));
+        let owner = create(&dir, "late").unwrap();
+        opening.join().unwrap();
+        drop(owner);
+    });
+}
+
+#[test]
 fn opening_nothing_is_not_found_and_a_bad_directory_is_an_error() {
     let dir = Dir::new();
     assert_eq!(open(&dir, "nothing").unwrap_err(), OpenError::NotFound);
