@@ -35,7 +35,7 @@ impl<'m, T: Plain, E: Wait + Liveness> Reader<'m, T, E> {
     /// `cells - 1` values meanwhile.
     ///
     /// The value may be moved once more on its way to the caller; above 16 bytes [`read_into`](Self::read_into) saves that,
-    /// which for 64 bytes is most of the time.
+    /// which for 64 bytes is half of the time.
     ///
     /// # Errors
     /// [`ReadError::Empty`], [`ReadError::Busy`], [`ReadError::Corrupt`].
@@ -60,8 +60,8 @@ impl<'m, T: Plain, E: Wait + Liveness> Reader<'m, T, E> {
         Ok(unsafe { value.assume_init() })
     }
 
-    /// As [`read`](Self::read), into memory of the caller's: the fastest way, and the one for large values. After an error `value` may hold any
-    /// mixture.
+    /// As [`read`](Self::read), into memory of the caller's: the fastest way, and the one for large values. After an error
+    /// `value` may hold any mixture.
     ///
     /// # Errors
     /// As [`read`](Self::read).

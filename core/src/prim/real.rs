@@ -12,7 +12,7 @@ pub use words::{InPlace, Word, copy_in, copy_out};
 /// As `copy_in` and `copy_out`, where the protocol lets a reader and a writer meet in the payload and then throws away what
 /// was read.
 #[cfg(target_has_atomic = "64")]
-pub(crate) use words::{copy_in as race_in, copy_out as race_out};
+pub(crate) use words::{copy_in as race_in, race_out};
 #[cfg(target_has_atomic = "64")]
 pub(crate) use words::{prefetch, show_fence};
 
@@ -238,6 +238,22 @@ mod words {
                 tail.copy_from_slice(&value.map(MaybeUninit::new)[..tail.len()]);
             }
         }
+    }
+
+    /// As [`copy_out`], for values that may be moved on: from 32 bytes on by vectors, because a CPU cannot forward eight-byte
+    /// stores to the vector loads of a move, and waits for them.
+    ///
+    /// # Safety
+    /// As [`copy_out`].
+    #[inline(always)]
+    pub(crate) unsafe fn race_out(dst: *mut u8, src: NonNull<Word>, len: usize) {
+        #[cfg(all(target_arch = "x86_64", not(crosslane_tsan), not(miri)))]
+        if len >= 32 {
+            // SAFETY: the caller's contract.
+            return unsafe { super::super::bulk::copy(dst, src.as_ptr().cast(), len) };
+        }
+        // SAFETY: the caller's contract.
+        unsafe { copy_out(dst, src, len) }
     }
 
     /// Copies `len` bytes, a multiple of 8, with accesses that the compiler knows nothing of.
