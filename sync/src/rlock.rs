@@ -130,7 +130,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness> RLock<T, E> {
         locked: Result<Acquired, RLockError>,
         held: fn(Option<crosslane_core::OwnerId>) -> LockError<RLockGuard<'a, T, E>>,
     ) -> Result<RLockGuard<'a, T, E>, LockError<RLockGuard<'a, T, E>>> {
-        let guard = || RLockGuard { lock: self, panicking: thread::panicking(), not_send: PhantomData };
+        let guard = || RLockGuard { lock: self, panicking: usize::from(thread::panicking()), not_send: PhantomData };
         match locked {
             Ok(Acquired::Clean) => Ok(guard()),
             Ok(Acquired::OwnerDied) => Err(LockError::OwnerDied(guard())),
@@ -158,7 +158,9 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness> RLock<T, E> {
 #[derive(Debug)]
 pub struct RLockGuard<'a, T: Plain, E: Wait<Deadline = Deadline> + Liveness> {
     lock: &'a RLock<T, E>,
-    panicking: bool,
+    /// Whether the thread was panicking when it took the lock, 0 or 1: a whole word, as in
+    /// [`MutexGuard`](crate::MutexGuard).
+    panicking: usize,
     // Only the thread that locked may unlock.
     not_send: PhantomData<*mut T>,
 }
@@ -197,7 +199,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness> Drop for RLockGuard<'_, 
     #[inline]
     fn drop(&mut self) {
         let (words, thread) = (self.lock.words(), thread_number::current());
-        if !self.panicking && thread::panicking() {
+        if self.panicking == 0 && thread::panicking() {
             let _ = words.set_broken(true, thread, &self.lock.env);
         }
         // Not the owner: an inherited guard in a fork child, or a hostile peer has overwritten the words.

@@ -152,7 +152,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> RwLoc
     pub fn update<O>(&self, change: impl FnOnce(&mut T) -> O) -> Result<O, LockError<RwRepair<'_, T, E, K, N>>> {
         let (mut writing, acquired) = self.writing(Deadline::never()).map_err(refused)?;
         let mut copy = self.value.get();
-        writing.poison = acquired != Acquired::Clean;
+        writing.poison = usize::from(acquired != Acquired::Clean);
         match acquired {
             Acquired::Clean => {}
             Acquired::OwnerDied => return Err(LockError::OwnerDied(RwRepair { writing, copy })),
@@ -188,7 +188,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> RwLoc
     #[inline]
     fn writing(&self, deadline: Deadline) -> Result<(Writing<'_, T, E, K, N>, Acquired), RwLockError> {
         let acquired = self.words().write(&self.env, deadline)?;
-        Ok((Writing { lock: self, poison: false }, acquired))
+        Ok((Writing { lock: self, poison: 0 }, acquired))
     }
 
     #[inline]
@@ -266,7 +266,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
     /// As `write`, and [`LockError::WouldBlock`].
     pub fn try_write(&self) -> WriteResult<'_, T, E, N> {
         let entered = self.words().try_write(&self.env);
-        self.lent_mut(entered.map(|acquired| (Writing { lock: self, poison: false }, acquired)), would_block)
+        self.lent_mut(entered.map(|acquired| (Writing { lock: self, poison: 0 }, acquired)), would_block)
     }
 
     #[inline]
@@ -286,8 +286,8 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
         error: fn(RwLockError) -> LockError<RwWriteGuard<'a, T, E, N>>,
     ) -> WriteResult<'a, T, E, N> {
         let (mut writing, acquired) = entered.map_err(error)?;
-        writing.poison = acquired != Acquired::Clean;
-        let panicking = thread::panicking();
+        writing.poison = usize::from(acquired != Acquired::Clean);
+        let panicking = usize::from(thread::panicking());
         held(acquired, RwWriteGuard { value: self.value.ptr(), writing, panicking, not_send: PhantomData })
     }
 }
@@ -314,13 +314,14 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> Drop 
 /// The write lock, held; given up when dropped.
 struct Writing<'a, T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> {
     lock: &'a RwLock<T, E, K, N>,
-    poison: bool,
+    /// 0 or 1: a whole word, as in [`MutexGuard`](crate::MutexGuard).
+    poison: usize,
 }
 
 impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> Drop for Writing<'_, T, E, K, N> {
     #[inline]
     fn drop(&mut self) {
-        self.lock.words().unlock_write(&self.lock.env, self.poison);
+        self.lock.words().unlock_write(&self.lock.env, self.poison != 0);
     }
 }
 
@@ -364,7 +365,7 @@ impl<T: Plain + fmt::Debug, E: Wait<Deadline = Deadline> + Liveness, const N: us
 pub struct RwWriteGuard<'a, T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize = READERS> {
     value: NonNull<T>,
     writing: Writing<'a, T, E, Trusted, N>,
-    panicking: bool,
+    panicking: usize,
     not_send: PhantomData<*mut T>,
 }
 
@@ -377,13 +378,13 @@ unsafe impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness + Sync, const N: u
 impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwWriteGuard<'_, T, E, N> {
     /// Says that the value is whole again, so that the lock is not poisoned when this guard goes.
     pub fn mark_consistent(&mut self) {
-        self.writing.poison = false;
+        self.writing.poison = 0;
     }
 
     /// Whether the lock will be poisoned when this guard goes.
     #[must_use]
     pub const fn is_broken(&self) -> bool {
-        self.writing.poison
+        self.writing.poison != 0
     }
 }
 
@@ -407,7 +408,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> DerefMut
 impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> Drop for RwWriteGuard<'_, T, E, N> {
     #[inline]
     fn drop(&mut self) {
-        self.writing.poison |= !self.panicking && thread::panicking();
+        self.writing.poison |= usize::from(self.panicking == 0 && thread::panicking());
     }
 }
 
@@ -433,7 +434,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> RwRep
     /// Writes the copy back as the value, and unlocks unpoisoned.
     pub fn commit(mut self) {
         self.writing.lock.value.set(&self.copy);
-        self.writing.poison = false;
+        self.writing.poison = 0;
     }
 }
 

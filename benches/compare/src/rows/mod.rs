@@ -3,9 +3,11 @@
 mod array;
 mod batches;
 mod blocking;
+mod call;
 mod large;
 mod latest;
 mod lock;
+mod locks_family;
 mod mpmc;
 mod one_by_one;
 mod record;
@@ -29,6 +31,8 @@ pub fn all(scale: f64) -> Vec<Row> {
         large::rows,
         blocking::rows,
         lock::rows,
+        locks_family::rows,
+        call::rows,
         record::rows,
         segment::rows,
         mpmc::rows,
