@@ -170,7 +170,11 @@ impl<'m, T: Plain> View<'m, T> {
     #[must_use]
     #[track_caller]
     pub fn get(&self, index: usize) -> T {
-        self.try_get(index).unwrap_or_else(|error| error.panic())
+        // No closure, in which the panic would have its place: here it is the caller's.
+        match self.try_get(index) {
+            Ok(value) => value,
+            Err(error) => error.panic(),
+        }
     }
 
     /// Element `index`. Never torn if its size is 1, 2, 4 or 8 bytes.
@@ -194,7 +198,10 @@ impl<'m, T: Plain> View<'m, T> {
     #[inline]
     #[track_caller]
     pub fn read_slice(&self, start: usize, out: &mut [T]) {
-        self.try_read_slice(start, out).unwrap_or_else(|error| error.panic());
+        match self.try_read_slice(start, out) {
+            Ok(()) => {}
+            Err(error) => error.panic(),
+        }
     }
 
     /// Copies the elements from `start` on out, as many as `out` has.
@@ -230,7 +237,7 @@ impl<'m, T: Plain> View<'m, T> {
             // SAFETY: inside the elements, whose size `attach` checked.
             Ok(unsafe { self.base.add(index * Self::STRIDE) })
         } else {
-            Err(OutOfBounds { index, len: self.len })
+            Err(OutOfBounds { start: index, end: None, len: self.len })
         }
     }
 
@@ -240,7 +247,7 @@ impl<'m, T: Plain> View<'m, T> {
         match start.checked_add(count) {
             // SAFETY: inside the elements or at their end, and `attach` checked their size.
             Some(end) if end <= self.len => Ok(unsafe { self.base.add(start * Self::STRIDE) }),
-            _ => Err(OutOfBounds { index: start.saturating_add(count.saturating_sub(1)), len: self.len }),
+            _ => Err(OutOfBounds { start, end: Some(start.saturating_add(count)), len: self.len }),
         }
     }
 
@@ -315,7 +322,10 @@ impl<'m, T: Plain> Array<'m, T> {
     #[inline]
     #[track_caller]
     pub fn set(&self, index: usize, value: T) {
-        self.try_set(index, value).unwrap_or_else(|error| error.panic());
+        match self.try_set(index, value) {
+            Ok(()) => {}
+            Err(error) => error.panic(),
+        }
     }
 
     /// Sets element `index`. Readers never see it torn if its size is 1, 2, 4 or 8 bytes.
@@ -340,7 +350,10 @@ impl<'m, T: Plain> Array<'m, T> {
     #[inline]
     #[track_caller]
     pub fn write_slice(&self, start: usize, items: &[T]) {
-        self.try_write_slice(start, items).unwrap_or_else(|error| error.panic());
+        match self.try_write_slice(start, items) {
+            Ok(()) => {}
+            Err(error) => error.panic(),
+        }
     }
 
     /// Copies `items` in, from element `start` on.

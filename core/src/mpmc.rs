@@ -167,7 +167,7 @@ pub enum RingError {
         /// Its length in bytes.
         len_bytes: u64,
     },
-    /// `max_attempts` is not in 1..=7.
+    /// The most deliveries of an item are not in 1..=7.
     Attempts {
         /// What was asked for.
         attempts: u32,
@@ -190,7 +190,7 @@ impl core::fmt::Display for RingError {
             Self::Payload { len_bytes } => {
                 write!(f, "a payload of {len_bytes} bytes: at most {MAX_PAYLOAD_BYTES} is possible")
             }
-            Self::Attempts { attempts } => write!(f, "{attempts} attempts: 1 to {MAX_ATTEMPTS} are possible"),
+            Self::Attempts { attempts } => write!(f, "{attempts} deliveries: 1 to {MAX_ATTEMPTS} are possible"),
             Self::TooShort { needed, found } => write!(f, "the queue needs {needed} bytes and the memory has {found}"),
             Self::Misaligned => f.write_str("the memory is not aligned to 128 bytes"),
         }

@@ -111,9 +111,17 @@ pub enum CarveError {
 #[non_exhaustive]
 pub enum LookError {
     /// The directory has no such entry.
-    OutOfRange,
+    OutOfRange {
+        /// The entry asked for, counted from 0.
+        index: u32,
+        /// How many there are.
+        entries: u32,
+    },
     /// Nothing is there: not carved, not committed yet, or left by a carver that was killed.
-    Vacant,
+    Vacant {
+        /// The entry asked for, counted from 0.
+        index: u32,
+    },
     /// The entry holds what no process writes that keeps to the protocol.
     Corrupt,
 }
@@ -177,12 +185,15 @@ impl<'m> Directory<'m> {
     /// # Errors
     /// [`LookError`].
     pub fn look(&self, index: u32) -> Result<(Extent, Description), LookError> {
-        let entry = self.entries.get(index as usize).ok_or(LookError::OutOfRange)?;
+        let entry = self.entries.get(index as usize).ok_or_else(|| LookError::OutOfRange {
+            index,
+            entries: self.entries.len().try_into().unwrap_or(u32::MAX),
+        })?;
         // ORDERING slab.entry: Acquire. Pairs with the Release in `commit`: who sees the state sees the entry and the
         // object's first bytes.
         match entry.state.load(Ordering::Acquire) {
             COMMITTED => {}
-            0 => return Err(LookError::Vacant),
+            0 => return Err(LookError::Vacant { index }),
             _ => return Err(LookError::Corrupt),
         }
         // ORDERING: Relaxed, in all of them. Ordered by the Acquire above; each field is loaded once.
@@ -276,11 +287,13 @@ impl core::fmt::Display for CarveError {
 
 impl core::fmt::Display for LookError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::OutOfRange => "the slab has no such entry",
-            Self::Vacant => "there is no object",
-            Self::Corrupt => "the slab's entry is corrupt",
-        })
+        match self {
+            Self::OutOfRange { index, entries } => write!(f, "object {index} of a slab that has {entries} entries"),
+            Self::Vacant { index } => {
+                write!(f, "the slab has no object {index}: none was made, or its maker was killed or is not done")
+            }
+            Self::Corrupt => f.write_str("the slab's entry is corrupt"),
+        }
     }
 }
 
@@ -305,13 +318,13 @@ mod tests {
         for (i, (len, align, offset)) in (0..).zip([(3, 8, 0), (60, 64, 64), (1, 1, 124), (128, 128, 128)]) {
             let claim = slab.carve(len, align).unwrap();
             assert_eq!(claim.extent(), Extent { offset_bytes: offset, len_bytes: len });
-            assert_eq!((claim.index(), slab.look(i)), (i, Err(LookError::Vacant)));
+            assert_eq!((claim.index(), slab.look(i)), (i, Err(LookError::Vacant { index: i })));
             claim.commit(&KIND);
             assert_eq!(slab.look(i), Ok((Extent { offset_bytes: offset, len_bytes: len }, KIND)));
         }
         assert_eq!((slab.taken(), slab.used_bytes()), (4, 256));
         assert_eq!(slab.carve(0, 1).unwrap_err(), CarveError::Full);
-        assert_eq!(slab.look(4), Err(LookError::OutOfRange));
+        assert_eq!(slab.look(4), Err(LookError::OutOfRange { index: 4, entries: 4 }));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Arrays in one process: bounds, updates, parts, copies of every length and width.
 #![cfg(not(crosslane_loom))]
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,24 +36,50 @@ fn elements_are_zero_at_first_and_then_what_was_set() {
 #[test]
 fn an_index_out_of_bounds_is_an_error_or_a_panic_with_both_numbers() {
     let array = array::<u16>(3);
-    assert_eq!(array.try_get(3), Err(OutOfBounds { index: 3, len: 3 }));
-    assert_eq!(array.try_set(usize::MAX, 1), Err(OutOfBounds { index: usize::MAX, len: 3 }));
-    assert_eq!(array.try_write_slice(1, &[1, 2, 3]), Err(OutOfBounds { index: 3, len: 3 }));
-    assert_eq!(array.try_read_slice(usize::MAX, &mut [0; 2]), Err(OutOfBounds { index: usize::MAX, len: 3 }));
+    assert_eq!(array.try_get(3), Err(OutOfBounds { start: 3, end: None, len: 3 }));
+    assert_eq!(array.try_set(usize::MAX, 1), Err(OutOfBounds { start: usize::MAX, end: None, len: 3 }));
+    assert_eq!(array.try_write_slice(1, &[1, 2, 3]), Err(OutOfBounds { start: 1, end: Some(4), len: 3 }));
+    let beyond = OutOfBounds { start: usize::MAX, end: Some(usize::MAX), len: 3 };
+    assert_eq!(array.try_read_slice(usize::MAX, &mut [0; 2]), Err(beyond));
     assert_eq!(array.try_read_slice(3, &mut []), Ok(()));
     assert!((0..3).all(|i| array.get(i) == 0), "nothing was copied");
     type Call = fn(&Array<'_, u16>);
     let calls: [(&str, Call); 6] = [
-        ("the len is 3 but the index is 3", |a| _ = a.get(3)),
-        ("the len is 3 but the index is 4", |a| a.set(4, 1)),
-        ("the len is 3 but the index is 5", |a| _ = a.fetch_add(5, 1)),
-        ("the len is 3 but the index is 3", |a| a.write_slice(2, &[1, 2])),
-        ("the len is 3 but the index is 3", |a| _ = a.slice(2..4)),
-        ("the len is 3 but the index is 3", |a| _ = a.split_at(4)),
+        ("index 3 is out of bounds, the len is 3", |a| _ = a.get(3)),
+        ("index 4 is out of bounds, the len is 3", |a| a.set(4, 1)),
+        ("index 5 is out of bounds, the len is 3", |a| _ = a.fetch_add(5, 1)),
+        ("range 2..4 is out of bounds, the len is 3", |a| a.write_slice(2, &[1, 2])),
+        ("range 2..4 is out of bounds, the len is 3", |a| _ = a.slice(2..4)),
+        ("range 0..4 is out of bounds, the len is 3", |a| _ = a.split_at(4)),
     ];
     for (text, call) in calls {
         let panic = std::panic::catch_unwind(|| call(&array)).unwrap_err();
         assert!(panic.downcast_ref::<String>().unwrap().contains(text), "{text}");
+    }
+}
+
+#[test]
+fn a_panic_names_the_line_that_asked_for_too_much() {
+    thread_local!(static FILE: Cell<Option<String>> = const { Cell::new(None) });
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        FILE.set(info.location().map(|place| place.file().to_owned()));
+        before(info);
+    }));
+    let array = array::<u16>(8);
+    let calls: [fn(&Array<'_, u16>); 8] = [
+        |a| _ = a.get(8),
+        |a| a.set(8, 1),
+        |a| a.read_slice(4, &mut [0; 8]),
+        |a| a.write_slice(4, &[0; 8]),
+        |a| _ = a.slice(4..12),
+        |a| _ = a.slice(Range { start: 2, end: 1 }),
+        |a| _ = a.view().slice(4..12),
+        |a| _ = a.fetch_add(8, 1),
+    ];
+    for (number, call) in calls.iter().enumerate() {
+        std::panic::catch_unwind(|| call(&array)).unwrap_err();
+        assert_eq!(FILE.take().as_deref(), Some(file!()), "call {number}");
     }
 }
 

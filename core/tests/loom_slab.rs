@@ -75,11 +75,11 @@ fn who_sees_an_entry_sees_its_object() {
         };
         match world.read(0) {
             Ok(number) => assert_eq!(number, 7),
-            Err(error) => assert_eq!(error, LookError::Vacant),
+            Err(error) => assert_eq!(error, LookError::Vacant { index: 0 }),
         }
         assert_eq!(carver.join().unwrap().0, 0);
         assert_eq!(world.read(0), Ok(7));
-        assert_eq!(world.read(1), Err(LookError::Vacant));
+        assert_eq!(world.read(1), Err(LookError::Vacant { index: 1 }));
     });
 }
 

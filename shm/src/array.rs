@@ -43,7 +43,7 @@ use crate::slab::{self, Carve, ObjectId, Slab};
 /// // In a third one, which may only read:
 /// let view = Array::<f64>::open_view(&name, &options)?;
 /// let mut first = [0.0; 8];
-/// view.elements().read_slice(0, &mut first);
+/// view.read_slice(0, &mut first);
 /// assert_eq!(first[7], 3.5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -267,7 +267,8 @@ impl<T: Plain, K> Array<T, K> {
     }
 }
 
-/// An array of elements of type `T` in a segment that is open for reading only.
+/// An array of elements of type `T` in a segment that is open for reading only. The most common calls are here, and all
+/// of them at [`elements`](Self::elements).
 #[derive(Debug)]
 pub struct ArrayView<T> {
     view: View<'static, T>,
@@ -287,6 +288,49 @@ impl<T: Plain> ArrayView<T> {
     #[inline]
     pub fn elements(&self) -> View<'_, T> {
         self.view
+    }
+
+    /// How many elements there are.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.view.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.view.is_empty()
+    }
+
+    /// Element `index`. Never torn if its size is 1, 2, 4 or 8 bytes.
+    ///
+    /// # Panics
+    /// If `index` is out of bounds.
+    #[must_use]
+    #[inline]
+    #[track_caller]
+    pub fn get(&self, index: usize) -> T {
+        self.view.get(index)
+    }
+
+    /// As [`get`](Self::get).
+    ///
+    /// # Errors
+    /// [`OutOfBounds`].
+    #[inline]
+    pub fn try_get(&self, index: usize) -> Result<T, OutOfBounds> {
+        self.view.try_get(index)
+    }
+
+    /// Copies the elements from `start` on out, as many as `out` has.
+    ///
+    /// # Panics
+    /// If the range is out of bounds.
+    #[inline]
+    #[track_caller]
+    pub fn read_slice(&self, start: usize, out: &mut [T]) {
+        self.view.read_slice(start, out);
     }
 
     /// The segment that the array lives in.

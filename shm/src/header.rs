@@ -131,6 +131,8 @@ pub enum HeaderError {
         found: Element,
         /// Asked for.
         expected: Element,
+        /// The type asked for, as this program calls it.
+        type_name: &'static str,
     },
     /// Elements of another type: another name, other fields, or the same fields in another order.
     WrongType {
@@ -372,7 +374,8 @@ pub(crate) fn expect(found: &Content, expected: &Expected) -> Result<(), HeaderE
     let element = Element { size: found.elem_size, align: found.elem_align };
     let wanted = Element { size: expected.elem_size.unwrap_or(found.elem_size), align: expected.elem_align };
     if element != wanted {
-        return Err(HeaderError::WrongElement { found: element, expected: wanted });
+        let type_name = expected.type_name;
+        return Err(HeaderError::WrongElement { found: element, expected: wanted, type_name });
     }
     if found.fingerprint != expected.fingerprint {
         return Err(HeaderError::WrongType {
@@ -543,9 +546,9 @@ impl fmt::Display for HeaderError {
                 write!(f, "the object ends at byte {found} of {expected}: the header contradicts itself")
             }
             Self::WrongKind { found, expected } => write!(f, "the segment holds {found}, not {expected}"),
-            Self::WrongElement { found, expected } => write!(
+            Self::WrongElement { found, expected, type_name } => write!(
                 f,
-                "elements of {} bytes aligned to {} found, {} aligned to {} expected",
+                "elements of {} bytes aligned to {} found, {} aligned to {} expected, as {type_name} has here",
                 found.size, found.align, expected.size, expected.align
             ),
             Self::WrongType { found, expected, type_name } => write!(

@@ -39,13 +39,15 @@ const MAX_ALIGN: usize = 128;
 /// # Examples
 /// ```
 /// use crosslane_shm::{Mutex, Name, Options};
+/// use crosslane_sync::LockError;
 ///
 /// let (name, options) = (Name::random(), Options::new());
 /// let counter = Mutex::create(&name, 40_u64, &options)?;
 /// // In another program, by name:
 /// let same = Mutex::<u64>::open(&name, &options)?;
-/// same.update(|n| *n += 2).unwrap();
-/// assert_eq!(counter.read().unwrap(), 42);
+/// // `without_guard`, because the error's guard borrows from the mutex, which ends here.
+/// same.update(|n| *n += 2).map_err(LockError::without_guard)?;
+/// assert_eq!(counter.read().map_err(LockError::without_guard)?, 42);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Mutex<T: Plain, K = Untrusted> {

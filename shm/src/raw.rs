@@ -202,8 +202,9 @@ impl<T: Plain> RawSegment<T> {
     /// # Panics
     /// If the segment was opened for reading only: see [`view`](Self::view).
     #[must_use]
+    #[track_caller]
     pub fn elements(&self) -> Array<'_, T> {
-        assert!(!self.map.is_read_only(), "a segment that is open for reading only has a view");
+        assert!(!self.map.is_read_only(), "the segment is open for reading only: use view()");
         // SAFETY:
         // - the memory stays mapped while `self` lives, from which the array is borrowed, and it is mapped for writing;
         // - this process accesses this mapping as an array of `T` alone: `memory` is for those who answer for more;

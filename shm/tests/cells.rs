@@ -95,9 +95,10 @@ fn an_array_is_the_same_by_name_by_fd_in_a_slab_and_for_reading_only() {
     .join();
     let view = Array::<u32>::open_view(&name("a"), &dir.options()).unwrap();
     let mut out = [0; 502];
-    view.elements().read_slice(9, &mut out);
+    view.read_slice(9, &mut out);
+    assert_eq!((view.len(), view.is_empty(), view.get(10), view.try_get(509)), (1000, false, 12, Ok(7)));
     assert_eq!((out[0], out[1], out[2], out[500], out[501]), (0, 12, 7, 7, 0));
-    assert_eq!(view.elements().try_get(1000), Err(OutOfBounds { index: 1000, len: 1000 }));
+    assert_eq!(view.elements().try_get(1000), Err(OutOfBounds { start: 1000, end: None, len: 1000 }));
     assert!(view.segment().domain().is_none());
     let read_only = dir.options().read_only(true);
     assert_eq!(Array::<u32>::open(&name("a"), &read_only).unwrap_err(), OpenError::ReadOnly);
@@ -272,8 +273,10 @@ fn what_does_not_make_an_array_or_cells_is_refused() {
     let options = Options::new();
     let error = Latest::<u64>::anonymous(&options.clone().cells(1)).unwrap_err();
     assert_eq!(error, CreateError::Latest(CellsError::Cells { cells: 1 }));
+    assert_eq!(error.to_string(), "`Options::cells`: 1 cells: 2 to 255 are possible");
     let error = Array::<u64>::anonymous(u64::MAX, &options).unwrap_err();
     assert!(matches!(error, CreateError::Array(ArrayError::TooShort { .. })), "{error}");
+    assert_eq!(error.to_string(), "the array is longer than any memory can be");
     let error = Array::<u64>::anonymous(1 << 50, &options).unwrap_err();
     assert!(matches!(error, CreateError::NotEnoughMemory { .. }), "{error}");
     let empty = Array::<u64>::anonymous(0, &options).unwrap();

@@ -49,6 +49,7 @@ fn each_corrupt_field_has_its_error() {
     let element = |size, align| HeaderError::WrongElement {
         found: Element { size, align },
         expected: Element { size: 8, align: 8 },
+        type_name: "u64",
     };
     let cases = [
         (0, u64s(0), HeaderError::NotACrosslaneSegment { found: 0, expected: MAGIC }),
@@ -108,7 +109,7 @@ fn what_the_opener_insists_on_is_compared() {
     let element = |size, align| Element { size, align };
     assert_eq!(
         open_elsewhere::<u32>(&dir, &options),
-        HeaderError::WrongElement { found: element(8, 8), expected: element(4, 4) }
+        HeaderError::WrongElement { found: element(8, 8), expected: element(4, 4), type_name: "u32" }
     );
     assert_eq!(
         open_elsewhere::<i64>(&dir, &options),

@@ -242,7 +242,11 @@ fn a_hostile_header_is_a_typed_error() {
     let found = Element { size: 8, align: 64 };
     assert_eq!(
         written("q", elem_align, &64_u32.to_le_bytes()),
-        OpenError::Header(HeaderError::WrongElement { found, expected: Element { size: 8, align: 8 } })
+        OpenError::Header(HeaderError::WrongElement {
+            found,
+            expected: Element { size: 8, align: 8 },
+            type_name: "u64"
+        })
     );
     assert!(matches!(written("m", elem_align, &64_u32.to_le_bytes()), OpenError::Header(_)));
     let error = Queue::<u64>::open(&name("q"), &dir.options().read_only(true)).unwrap_err();

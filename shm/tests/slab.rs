@@ -186,9 +186,10 @@ fn an_id_opens_what_it_names_or_nothing() {
     let id = id_of(&Mutex::in_slab(&slab, 1_u64).unwrap());
     let refused = |result: Result<Mutex<u64, _>, OpenError>| result.unwrap_err();
     let next = ObjectId::new(id.number() + 1);
-    assert_eq!(refused(Mutex::from_slab(&slab, next)), OpenError::Slab(LookError::Vacant));
+    assert_eq!(refused(Mutex::from_slab(&slab, next)), OpenError::Slab(LookError::Vacant { index: next.number() }));
     let far = ObjectId::new(u32::MAX);
-    assert_eq!(refused(Mutex::from_slab(&slab, far)), OpenError::Slab(LookError::OutOfRange));
+    let error = refused(Mutex::from_slab(&slab, far));
+    assert!(matches!(error, OpenError::Slab(LookError::OutOfRange { index: u32::MAX, .. })), "{error}");
     let other_type = Mutex::<i64, _>::from_slab(&slab, id).unwrap_err();
     assert!(matches!(other_type, OpenError::Header(HeaderError::WrongType { .. })), "{other_type}");
     let other_kind = Spsc::<u64, _>::from_slab(&slab, id).unwrap_err();

@@ -504,6 +504,27 @@ impl<G> LockError<G> {
         }
     }
 
+    /// The same error without the guard, which is dropped: `'static`, so that `?` can carry it out of the function that
+    /// the lock lives in. With the guard it borrows from the lock, and is to be dealt with while that lives.
+    ///
+    /// A lock that is held through the guard is released, and the value, which nobody has repaired, stays
+    /// [`Poisoned`](Self::Poisoned).
+    ///
+    /// # Examples
+    /// ```
+    /// use crosslane_sync::{LockError, Mutex, RawLock};
+    ///
+    /// fn book(balance: Mutex<i64, impl RawLock>, euros: i64) -> Result<(), Box<dyn std::error::Error>> {
+    ///     // `update(..)?` would return what borrows from `balance`, which ends here.
+    ///     balance.update(|balance| *balance += euros).map_err(LockError::without_guard)?;
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn without_guard(self) -> LockError<()> {
+        self.map(drop)
+    }
+
     /// The guard, if the lock is held.
     #[must_use]
     pub fn into_guard(self) -> Option<G> {
@@ -531,8 +552,12 @@ impl<G> fmt::Debug for LockError<G> {
 impl<G> fmt::Display for LockError<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OwnerDied(_) => f.write_str("the last owner died while it held the lock"),
-            Self::Poisoned(_) => f.write_str("an earlier owner left the value broken"),
+            Self::OwnerDied(_) => {
+                f.write_str("the last owner died while it held the lock: repair the value that comes with this error")
+            }
+            Self::Poisoned(_) => {
+                f.write_str("an earlier owner left the value broken: repair the value that comes with this error")
+            }
             Self::WouldBlock(Some(owner)) => write!(f, "the lock is held by {owner}"),
             Self::WouldBlock(None) => f.write_str("the lock is held"),
             Self::TimedOut(Some(owner)) => write!(f, "the time is over, and the lock is held by {owner}"),

@@ -14,7 +14,7 @@ pub enum ArrayError {
     },
     /// The memory is too short.
     TooShort {
-        /// Bytes that the elements need.
+        /// Bytes that the elements need; `u64::MAX`: more than can be addressed.
         needed: u64,
         /// Bytes that there are.
         found: u64,
@@ -23,17 +23,19 @@ pub enum ArrayError {
     Misaligned,
 }
 
-/// There is no such element.
+/// There is no such element, or not all of such a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfBounds {
-    /// The element asked for, or the last of a range; `usize::MAX` if that is larger still.
-    pub index: usize,
+    /// The element asked for, or the first of a range.
+    pub start: usize,
+    /// Behind the last element of a range, `usize::MAX` if that is larger still; `None` if one element was asked for.
+    pub end: Option<usize>,
     /// How many elements there are.
     pub len: usize,
 }
 
 impl OutOfBounds {
-    /// Panics with the words that std has for slices.
+    /// Panics with its text, at the place that called the caller.
     #[cold]
     #[track_caller]
     pub(super) fn panic(self) -> ! {
@@ -51,6 +53,7 @@ impl core::fmt::Display for ArrayError {
             Self::Alignment { align } => {
                 write!(f, "elements aligned to {align} bytes: at most {MAX_ALIGN} is possible")
             }
+            Self::TooShort { needed: u64::MAX, .. } => f.write_str("the array is longer than any memory can be"),
             Self::TooShort { needed, found } => write!(f, "the array needs {needed} bytes and the memory has {found}"),
             Self::Misaligned => f.write_str("the memory is not aligned to 128 bytes"),
         }
@@ -59,7 +62,11 @@ impl core::fmt::Display for ArrayError {
 
 impl core::fmt::Display for OutOfBounds {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "index out of bounds: the len is {} but the index is {}", self.len, self.index)
+        let Self { start, end, len } = *self;
+        match end {
+            Some(end) => write!(f, "range {start}..{end} is out of bounds, the len is {len}"),
+            None => write!(f, "index {start} is out of bounds, the len is {len}"),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Atomic updates of single elements.
 
-use super::{Array, Contended, Element, Float, Integer, OutOfBounds};
+use super::{Array, Contended, Element, Float, Integer};
 use crate::prim::{Atom, Ordering};
 
 /// Swaps that an update's loop may lose before it gives up. Each loss means that somebody else's update came between a look
@@ -69,7 +69,7 @@ impl<'m, T: Element> Array<'m, T> {
         match self.element(index) {
             // SAFETY: an element is one unit of this very atomic; valid for 'm by the contract of `attach`.
             Ok(place) => unsafe { place.cast::<T::Atom>().as_ref() },
-            Err(OutOfBounds { index, len }) => OutOfBounds { index, len }.panic(),
+            Err(error) => error.panic(),
         }
     }
 }

@@ -171,7 +171,7 @@ fn compare<T: Item>(array: &Array<'_, T>, model: &[T]) {
 }
 
 fn one<T: Item>(array: &Array<'_, T>, op: &Op, model: &mut [T], planted: bool) {
-    let out = |index: usize| OutOfBounds { index, len: model.len() };
+    let out = |index: usize| OutOfBounds { start: index, end: None, len: model.len() };
     match op {
         Op::Get(index) => {
             let index = usize::from(*index);
@@ -196,7 +196,10 @@ fn one<T: Item>(array: &Array<'_, T>, op: &Op, model: &mut [T], planted: bool) {
                     let same = items.iter().zip(expected).all(|(found, due)| found == due || due != due);
                     assert!(same, "{items:?} for {expected:?}");
                 }
-                None => assert_eq!(read, Err(out(start + count - usize::from(count != 0)))),
+                None => {
+                    let end = Some(start + count);
+                    assert_eq!(read, Err(OutOfBounds { start, end, len: model.len() }));
+                }
             }
         }
         Op::WriteSlice(start, count, number) => write(array, (*start).into(), (*count).into(), *number, model, planted),
@@ -237,6 +240,6 @@ fn write<T: Item>(array: &Array<'_, T>, start: usize, count: usize, number: u64,
             range.copy_from_slice(&items);
         }
         None if planted => {}
-        None => assert_eq!(written, Err(OutOfBounds { index: start + count - usize::from(count != 0), len })),
+        None => assert_eq!(written, Err(OutOfBounds { start, end: Some(start + count), len })),
     }
 }
