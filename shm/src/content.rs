@@ -182,6 +182,7 @@ impl fmt::Display for Kind {
             Self::EVENT => f.write_str("an event"),
             Self::BARRIER => f.write_str("a barrier"),
             Self::ONCE => f.write_str("a once"),
+            Self::CALLS => f.write_str("calls"),
             Self::SLAB => f.write_str("a slab"),
             Self::SHARED => f.write_str("a shared value"),
             Self::FROZEN => f.write_str("frozen elements"),
