@@ -15,7 +15,8 @@ use crate::sides::alone;
 type Value = [u64; 8];
 const VALUE: Value = [1, 2, 3, 4, 5, 6, 7, 8];
 
-const OURS: &str = "crosslane Latest::read";
+const OURS: &str = "crosslane Latest::read_into";
+const BY_VALUE: &str = "crosslane Latest::read, by value";
 const BARE: &str = "bare seqlock";
 const MMAP_SYNC: &str = "mmap-sync, unchecked, in place";
 
@@ -24,8 +25,10 @@ pub fn rows(scale: f64) -> Vec<Row> {
     vec![
         Row::new("read the newest value, 64 bytes", Unit::Nanos, times)
             .contestant(BARE, move || bare(times))
-            .contestant(OURS, move || crosslane(times))
+            .contestant(OURS, move || crosslane(times, true))
+            .contestant(BY_VALUE, move || crosslane(times, false))
             .goal(OURS, BARE, 1.2)
+            .versus(BY_VALUE, BARE)
             .rival(OURS, MMAP_SYNC, times / 4, move || mmap_sync(times / 4)),
     ]
 }
@@ -62,10 +65,19 @@ fn bare(times: u64) -> f64 {
     })
 }
 
-fn crosslane(times: u64) -> f64 {
+fn crosslane(times: u64, in_place: bool) -> f64 {
     let latest = Latest::<Value>::anonymous(&Options::new()).expect("memory for cells");
     latest.writer().expect("a free end").publish(&VALUE).expect("a live end");
     let mut reader = latest.reader().expect("a reader");
+    if in_place {
+        let mut value = [0; 8];
+        return alone(|| {
+            for _ in 0..times {
+                black_box(&mut reader).read_into(black_box(&mut value)).expect("a value");
+                assert_eq!(black_box(&value)[7], 8);
+            }
+        });
+    }
     alone(|| {
         for _ in 0..times {
             assert_eq!(black_box(black_box(&mut reader).read().expect("a value"))[7], 8);
