@@ -133,16 +133,22 @@ impl fmt::Display for DomainError {
     }
 }
 
+impl fmt::Debug for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = u128::from_be_bytes(self.id());
+        f.debug_struct("Domain").field("id", &format_args!("{id:032x}")).field("me", &self.me()).finish()
+    }
+}
+
 impl std::error::Error for DomainError {}
 
 /// This process's membership in a lease domain. Cheap to clone; the last clone's drop leaves the domain.
 ///
 /// In a raw `fork()` child every call gives `Forked` or nothing, until the child joins anew ([`Domain::rejoin`],
 /// [`Domain::family`], or opening the segment by name).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Domain(Arc<Participant>);
 
-#[derive(Debug)]
 struct Participant {
     map: Arc<Mapping>,
     table: NonNull<Table>,

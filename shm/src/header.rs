@@ -470,6 +470,13 @@ pub(crate) fn creator_of(bytes: &[u8; HEADER_BYTES as usize]) -> Option<u32> {
     (magic == MAGIC && major == u32::from(FORMAT.0)).then(|| u32_at(offset_of!(RawHeader, creator_pid)))
 }
 
+/// The kind of object, if these bytes are such a header.
+pub(crate) fn kind_of(bytes: &[u8; HEADER_BYTES as usize]) -> Option<Kind> {
+    let at = offset_of!(RawHeader, kind);
+    let kind = u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    creator_of(bytes).map(|_| Kind::custom(kind))
+}
+
 fn raw(map: &Mapping) -> &RawHeader {
     // SAFETY:
     // - a mapping is page-aligned and at least a header long (`Mapping` is never shorter than a page, and accesses behind

@@ -25,6 +25,7 @@
 //! | an owner's drop | the name, or no name; in both cases the users go on |
 
 use std::ffi::CString;
+use std::fmt;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
@@ -56,7 +57,6 @@ const READER: u32 = u32::MAX;
 ///
 /// A drop in a `fork()` child removes nothing, nor does one after the name has come to lead to another segment. If the
 /// process is killed, the name stays until the last user is gone and somebody sweeps or creates it anew.
-#[derive(Debug)]
 #[must_use = "dropping the owner removes the name"]
 pub struct Owner<T> {
     attached: Attached<T>,
@@ -64,7 +64,6 @@ pub struct Owner<T> {
 }
 
 /// What a process has that opened a named segment: dropping it never removes the name.
-#[derive(Debug)]
 #[must_use]
 pub struct Attached<T> {
     object: T,
@@ -72,7 +71,6 @@ pub struct Attached<T> {
 }
 
 /// The name's file, for an owner to remove.
-#[derive(Debug)]
 struct Tie {
     path: CString,
     domain: Domain,
@@ -118,6 +116,19 @@ impl<T> Attached<T> {
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.name
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Owner<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Attached { object, name } = &self.attached;
+        f.debug_struct("Owner").field("name", &name.as_str()).field("object", object).finish_non_exhaustive()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Attached<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached").field("name", &self.name.as_str()).field("object", &self.object).finish()
     }
 }
 

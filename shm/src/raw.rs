@@ -46,15 +46,20 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::time::Instant;
 
 use crosslane_core::Plain;
 use crosslane_core::array::{Array, View};
 
+use crate::content::Kind;
+use crate::header::{self, HEADER_BYTES};
 use crate::mapping::Mapping;
 use crate::memory::{self, Shortage};
 use crate::name::Name;
@@ -167,7 +172,8 @@ impl<T: Plain> RawSegment<T> {
     /// Waits for a creator that has made the name and not yet the memory, at most for [`Options::open_timeout`].
     ///
     /// # Errors
-    /// [`OpenError::NotFound`]; [`OpenError::Length`]; [`OpenError::Array`] if `T` is aligned to more than 128 bytes;
+    /// [`OpenError::NotFound`]; [`OpenError::HasHeader`] of a segment that is not header-less, so also of one whose elements
+    /// begin with the eight bytes "xlaneSEG" and two of this format's number; [`OpenError::Length`]; [`OpenError::Array`] if `T` is aligned to more than 128 bytes;
     /// [`OpenError::PermissionDenied`]; [`OpenError::Os`], with ENOSPC if the file's pages cannot all be had.
     pub fn open(name: &Name, options: &Options) -> Result<Self, OpenError> {
         Self::open_some(name, None, options)
@@ -184,6 +190,10 @@ impl<T: Plain> RawSegment<T> {
     fn open_some(name: &Name, expected: Option<u64>, options: &Options) -> Result<Self, OpenError> {
         let path = path(name, options)?;
         let (fd, file::Stat { key, len_bytes, .. }) = open_whole(&path, options)?;
+        let file = File::from(fd);
+        if let Some(kind) = held(&file)? {
+            return Err(OpenError::HasHeader { kind });
+        }
         let elem_size = size_of::<T>() as u64;
         let len = len_bytes.checked_div(elem_size).unwrap_or(0);
         if len == 0 || len * elem_size != len_bytes || expected.is_some_and(|expected| expected != len) {
@@ -191,9 +201,9 @@ impl<T: Plain> RawSegment<T> {
         }
         Array::<T>::layout(len)?;
         if !options.read_only {
-            file::reserve(fd.as_fd(), len_bytes)?;
+            file::reserve(file.as_fd(), len_bytes)?;
         }
-        let map = Mapping::new(fd.as_fd(), len_bytes, options.read_only, options.prefault)?;
+        let map = Mapping::new(file.as_fd(), len_bytes, options.read_only, options.prefault)?;
         Ok(Self { map, len, name: name.clone(), key, elements: PhantomData })
     }
 
@@ -298,6 +308,16 @@ impl<T> Deref for RawOwner<T> {
 fn path(name: &Name, options: &Options) -> Result<CString, OsError> {
     let path = std::path::absolute(options.directory.join(name.as_str()));
     file::c_path(&path.map_err(|error| OsError::from_io("getcwd", &error))?)
+}
+
+/// What the file holds if it is a segment with a header; one that is too short for a header is none.
+fn held(file: &File) -> Result<Option<Kind>, OsError> {
+    let mut bytes = [0; HEADER_BYTES as usize];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => Ok(header::kind_of(&bytes)),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(OsError::from_io("pread", &error)),
+    }
 }
 
 /// Opens a file that has a length.

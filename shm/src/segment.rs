@@ -38,7 +38,7 @@ use crate::sys::{file, gate};
 
 /// A segment that this process has mapped. Cheap to clone; unmapped when the last clone and the last handle into it are
 /// gone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Segment {
     header: Header,
     map: Arc<Mapping>,
@@ -47,7 +47,7 @@ pub struct Segment {
 }
 
 /// What tells others that this process uses the segment.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Hold {
     /// It takes part in the segment's lease domain.
     Member(Domain),
@@ -169,6 +169,12 @@ pub enum OpenError {
         elem_size: u64,
         /// The number of elements asked for, if one was.
         expected: Option<u64>,
+    },
+    /// The name that was opened as header-less memory leads to a segment of this project's: open it as what it holds.
+    /// Whoever wrote elements there would overwrite its header and its leases.
+    HasHeader {
+        /// What it says that it holds.
+        kind: Kind,
     },
     /// The slab has no such object, or its entry is corrupt.
     Slab(LookError),
@@ -549,6 +555,20 @@ impl From<LookError> for OpenError {
     }
 }
 
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let memory = if self.header.has_table { "named" } else { "anonymous" };
+        let Content { kind, len_bytes, .. } = self.header.content;
+        let mut all = f.debug_struct("Segment");
+        all.field("kind", &kind).field("len_bytes", &len_bytes).field("memory", &format_args!("{memory}"));
+        match &self.hold {
+            Hold::Member(domain) => all.field("me", &domain.me()),
+            Hold::Reader(_) => all.field("me", &format_args!("reader")),
+        }
+        .finish()
+    }
+}
+
 impl fmt::Display for CreateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -598,6 +618,7 @@ impl fmt::Display for OpenError {
             Self::Length { len_bytes, elem_size, expected: None } => {
                 write!(f, "{len_bytes} bytes are no whole number of elements of {elem_size} bytes, or none")
             }
+            Self::HasHeader { kind } => write!(f, "a crosslane segment, which holds {kind}, and no header-less memory"),
             Self::ReadOnly => f.write_str(
                 "this object cannot be used with `Options::read_only`; an array or a newest value can, by `open_view`",
             ),

@@ -64,12 +64,13 @@ const ENTRY_BYTES: u32 = 48;
 const _: () = assert!(size_of::<Front>() == DIRECTORY_OFFSET as usize);
 const _: () = assert!(size_of::<Entry>() == ENTRY_BYTES as usize);
 
-/// Names an object among the users of its slab.
+/// Names an object among the users of its slab: a number, counted from 0 in the order of carving. A carver that is killed
+/// leaves a number without an object, which is not used again; nor is an object's, as objects live as long as their slab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectId(u32);
 
 /// Many small objects in one segment of [`Options::slab_bytes`], a part of which is the directory: 510 locks fit into
-/// the default 64 KiB.
+/// the default 64 KiB, or 477 into those of a named slab, which begins with its lease domain.
 ///
 /// An anonymous slab's objects are [`Trusted`], because its memory only goes to one's own family; a named one's are not.
 /// Cheap to clone; each object keeps the slab mapped.
@@ -88,6 +89,17 @@ pub struct ObjectId(u32);
 /// let same = Mutex::<u64, _>::from_slab(&slab, id)?;
 /// *same.lock().unwrap() += 2;
 /// assert_eq!(*lock.lock().unwrap(), 42);
+///
+/// // By name, for programs that agree upon the ids: the first object is 0.
+/// use crosslane_shm::{Name, ObjectId};
+/// let (name, options) = (Name::random(), Options::new());
+/// let slab = Slab::create(&name, &options)?;
+/// let lock = Mutex::in_slab(&slab, 40_u64)?;
+/// // In another program:
+/// let slab = Slab::open(&name, &options)?;
+/// let same = Mutex::<u64>::from_slab(&slab, ObjectId::new(0))?;
+/// same.update(|n| *n += 2).unwrap();
+/// assert_eq!(lock.read().unwrap(), 42);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Slab<K = Untrusted> {
@@ -95,11 +107,14 @@ pub struct Slab<K = Untrusted> {
     entries: u32,
 }
 
-/// Where small objects can be carved: a [`Slab`], or [`Slabs`]. Not to be implemented elsewhere.
+/// Where small objects can be carved: a [`Slab`], also a named one as it is created ([`Owner`]) or opened ([`Attached`]),
+/// or [`Slabs`]. Not to be implemented elsewhere.
 pub trait Carve: Carver {}
 
 impl<K: Trust> Carve for Slab<K> {}
 impl Carve for Slabs {}
+impl<S: Carve> Carve for Owner<S> {}
+impl<S: Carve> Carve for Attached<S> {}
 
 pub(crate) use self::sealed::Carver;
 
@@ -262,6 +277,24 @@ impl<K: Trust> Carver for Slab<K> {
         image.copy_to(place.memory().0);
         claim.commit(&description(&content));
         Ok(place)
+    }
+}
+
+impl<S: Carve> Carver for Owner<S> {
+    type Trust = S::Trust;
+
+    #[expect(private_interfaces, reason = "sealed: nobody outside can name or call it")]
+    fn carve(&self, image: &Image, align_bytes: u32) -> Result<Place<S::Trust>, CreateError> {
+        (**self).carve(image, align_bytes)
+    }
+}
+
+impl<S: Carve> Carver for Attached<S> {
+    type Trust = S::Trust;
+
+    #[expect(private_interfaces, reason = "sealed: nobody outside can name or call it")]
+    fn carve(&self, image: &Image, align_bytes: u32) -> Result<Place<S::Trust>, CreateError> {
+        (**self).carve(image, align_bytes)
     }
 }
 

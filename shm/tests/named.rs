@@ -212,6 +212,20 @@ fn creating_over_a_dead_leftover_works_and_starts_afresh() {
 }
 
 #[test]
+fn what_debug_prints_fits_on_a_line() {
+    let dir = Dir::new();
+    let owner = create(&dir, "s").unwrap();
+    let text = format!("{owner:?}");
+    assert!(
+        text.starts_with("Owner { name: \"s\", object: Segment { kind: Kind(bytes), len_bytes: 64, memory: named"),
+        "{text}"
+    );
+    assert!(text.len() < 160, "{text}");
+    let domain = format!("{:?}", owner.domain().unwrap());
+    assert!(domain.starts_with("Domain { id: ") && domain.len() < 100, "{domain}");
+}
+
+#[test]
 fn a_creator_that_leaves_the_dead_alone_is_told_that_it_is_dead() {
     let dir = Dir::new();
     leftover(&dir, "s", b"leftover");

@@ -5,7 +5,7 @@ mod family;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use crosslane_shm::{CreateError, Name, OpenError, Options, RawSegment};
+use crosslane_shm::{Array, CreateError, Kind, Name, OpenError, Options, RawSegment};
 use family::{fork, watchdog};
 
 /// Says on the real standard error, which the test harness does not swallow, that something could not be tried here.
@@ -223,6 +223,21 @@ fn names_and_lengths_are_checked() {
     // Nothing of ours is swept away with the dead, nor taken for a segment of ours.
     assert_eq!(crosslane_shm::sweep().unwrap().removed.iter().find(|swept| **swept == name.0), None);
     assert!(owner.is_named().unwrap());
+}
+
+#[test]
+fn a_segment_with_a_header_is_no_header_less_memory() {
+    let (name, options) = (Name::random(), Options::new());
+    let array = Array::<u64>::create(&name, 100, &options).unwrap();
+    for options in [options.clone(), options.clone().read_only(true)] {
+        let refused = RawSegment::<u8>::open(&name, &options).unwrap_err();
+        assert_eq!(refused, OpenError::HasHeader { kind: Kind::ARRAY });
+    }
+    drop(array);
+    // What merely begins with the same word is no header.
+    let other = RawSegment::<u64>::create(&name, 100, &options).unwrap();
+    other.elements().set(0, u64::from_le_bytes(*b"xlaneSEG"));
+    assert_eq!(RawSegment::<u64>::open(&name, &options).unwrap().len(), 100);
 }
 
 #[test]

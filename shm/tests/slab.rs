@@ -76,8 +76,9 @@ fn every_kind_of_object_works_between_processes_and_by_its_id() {
 fn a_named_slab_is_met_by_name_and_its_objects_work_on_copies() {
     let dir = Dir::new();
     let slab = Slab::create(&name("slab"), &dir.options()).unwrap();
-    let counter = Mutex::in_slab(&*slab, 1_u64).unwrap();
+    let counter = Mutex::in_slab(&slab, 1_u64).unwrap();
     let id = id_of(&counter).number();
+    assert_eq!(id, 0);
     fork(|_| {
         let slab = Slab::open(&name("slab"), &dir.options()).unwrap();
         let counter = Mutex::<u64>::from_slab(&slab, ObjectId::new(id)).unwrap();
@@ -87,6 +88,10 @@ fn a_named_slab_is_met_by_name_and_its_objects_work_on_copies() {
     assert_eq!(counter.read().unwrap(), 2);
     let read_only = Slab::open(&name("slab"), &dir.options().read_only(true)).unwrap_err();
     assert_eq!(read_only, OpenError::ReadOnly);
+    let attached = Slab::open(&name("slab"), &dir.options()).unwrap();
+    let rest = std::iter::from_fn(|| Mutex::in_slab(&attached, 0_u64).ok());
+    assert_eq!(1 + rest.count(), 477, "as the documentation says");
+    drop(attached);
     // Whoever holds an object holds the slab.
     drop(slab);
     counter.update(|n| *n += 1).unwrap();
