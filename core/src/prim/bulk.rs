@@ -60,6 +60,90 @@ macro_rules! last_seven {
     };
 }
 
+/// Moves 256 bytes and goes on behind them.
+macro_rules! move_256 {
+    () => {
+        concat!(
+            "vmovups ymm0, [{src}]\n",
+            "vmovups ymm1, [{src} + 32]\n",
+            "vmovups ymm2, [{src} + 64]\n",
+            "vmovups ymm3, [{src} + 96]\n",
+            "vmovups ymm4, [{src} + 128]\n",
+            "vmovups ymm5, [{src} + 160]\n",
+            "vmovups ymm6, [{src} + 192]\n",
+            "vmovups ymm7, [{src} + 224]\n",
+            "vmovups [{dst}], ymm0\n",
+            "vmovups [{dst} + 32], ymm1\n",
+            "vmovups [{dst} + 64], ymm2\n",
+            "vmovups [{dst} + 96], ymm3\n",
+            "vmovups [{dst} + 128], ymm4\n",
+            "vmovups [{dst} + 160], ymm5\n",
+            "vmovups [{dst} + 192], ymm6\n",
+            "vmovups [{dst} + 224], ymm7\n",
+            "add {src}, 256\n",
+            "add {dst}, 256",
+        )
+    };
+}
+
+/// Moves 128 bytes and goes on behind them.
+macro_rules! move_128 {
+    () => {
+        concat!(
+            "vmovups ymm0, [{src}]\n",
+            "vmovups ymm1, [{src} + 32]\n",
+            "vmovups ymm2, [{src} + 64]\n",
+            "vmovups ymm3, [{src} + 96]\n",
+            "vmovups [{dst}], ymm0\n",
+            "vmovups [{dst} + 32], ymm1\n",
+            "vmovups [{dst} + 64], ymm2\n",
+            "vmovups [{dst} + 96], ymm3\n",
+            "add {src}, 128\n",
+            "add {dst}, 128",
+        )
+    };
+}
+
+/// Moves what bits 6 to 3 of the length say: 64, 32, 16 and 8 bytes.
+macro_rules! move_64_to_8 {
+    () => {
+        concat!(
+            "test {len:l}, 64\n",
+            "jz 5f\n",
+            "vmovups ymm0, [{src}]\n",
+            "vmovups ymm1, [{src} + 32]\n",
+            "vmovups [{dst}], ymm0\n",
+            "vmovups [{dst} + 32], ymm1\n",
+            "add {src}, 64\n",
+            "add {dst}, 64\n",
+            "5:\n",
+            "test {len:l}, 63\n",
+            "jz 9f\n",
+            "test {len:l}, 32\n",
+            "jz 5f\n",
+            "vmovups ymm0, [{src}]\n",
+            "vmovups [{dst}], ymm0\n",
+            "add {src}, 32\n",
+            "add {dst}, 32\n",
+            "5:\n",
+            "test {len:l}, 16\n",
+            "jz 5f\n",
+            "vmovups xmm0, [{src}]\n",
+            "vmovups [{dst}], xmm0\n",
+            "add {src}, 16\n",
+            "add {dst}, 16\n",
+            "5:\n",
+            "test {len:l}, 8\n",
+            "jz 5f\n",
+            "mov {t}, [{src}]\n",
+            "mov [{dst}], {t}\n",
+            "add {src}, 8\n",
+            "add {dst}, 8\n",
+            "5:",
+        )
+    };
+}
+
 /// # Safety
 /// As `copy`; the CPU has AVX.
 #[target_feature(enable = "avx")]
@@ -73,73 +157,16 @@ unsafe fn copy_wide(dst: *mut u8, src: *const u8, len: usize) {
             "jb 3f",
             ".p2align 4",
             "2:",
-            "vmovups ymm0, [{src}]",
-            "vmovups ymm1, [{src} + 32]",
-            "vmovups ymm2, [{src} + 64]",
-            "vmovups ymm3, [{src} + 96]",
-            "vmovups ymm4, [{src} + 128]",
-            "vmovups ymm5, [{src} + 160]",
-            "vmovups ymm6, [{src} + 192]",
-            "vmovups ymm7, [{src} + 224]",
-            "vmovups [{dst}], ymm0",
-            "vmovups [{dst} + 32], ymm1",
-            "vmovups [{dst} + 64], ymm2",
-            "vmovups [{dst} + 96], ymm3",
-            "vmovups [{dst} + 128], ymm4",
-            "vmovups [{dst} + 160], ymm5",
-            "vmovups [{dst} + 192], ymm6",
-            "vmovups [{dst} + 224], ymm7",
-            "add {src}, 256",
-            "add {dst}, 256",
+            move_256!(),
             "sub {len}, 256",
             "jae 2b",
             "3:",
             "test {len:l}, {len:l}",
             "jz 9f",
             "jns 4f",
-            "vmovups ymm0, [{src}]",
-            "vmovups ymm1, [{src} + 32]",
-            "vmovups ymm2, [{src} + 64]",
-            "vmovups ymm3, [{src} + 96]",
-            "vmovups [{dst}], ymm0",
-            "vmovups [{dst} + 32], ymm1",
-            "vmovups [{dst} + 64], ymm2",
-            "vmovups [{dst} + 96], ymm3",
-            "add {src}, 128",
-            "add {dst}, 128",
+            move_128!(),
             "4:",
-            "test {len:l}, 64",
-            "jz 5f",
-            "vmovups ymm0, [{src}]",
-            "vmovups ymm1, [{src} + 32]",
-            "vmovups [{dst}], ymm0",
-            "vmovups [{dst} + 32], ymm1",
-            "add {src}, 64",
-            "add {dst}, 64",
-            "5:",
-            "test {len:l}, 63",
-            "jz 9f",
-            "test {len:l}, 32",
-            "jz 5f",
-            "vmovups ymm0, [{src}]",
-            "vmovups [{dst}], ymm0",
-            "add {src}, 32",
-            "add {dst}, 32",
-            "5:",
-            "test {len:l}, 16",
-            "jz 5f",
-            "vmovups xmm0, [{src}]",
-            "vmovups [{dst}], xmm0",
-            "add {src}, 16",
-            "add {dst}, 16",
-            "5:",
-            "test {len:l}, 8",
-            "jz 5f",
-            "mov {t}, [{src}]",
-            "mov [{dst}], {t}",
-            "add {src}, 8",
-            "add {dst}, 8",
-            "5:",
+            move_64_to_8!(),
             last_seven!(),
             // Dirty upper halves make the SSE instructions after this wait for each other.
             "vzeroupper",
