@@ -30,6 +30,9 @@ pub use crosslane_shm::{FreezeError, Frozen, ObjectId, RawOwner, RawSegment, Sha
 #[doc(inline)]
 pub use crosslane_sync::{LockError, MutexGuard, Repair};
 
+#[doc(inline)]
+pub use crosslane_shm::sweep_name;
+
 /// Removes the names of segments in `/dev/shm` that nobody has open: see [`crosslane_shm::sweep`](fn@crosslane_shm::sweep).
 ///
 /// # Errors

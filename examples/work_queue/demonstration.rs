@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crosslane_shm::{Name, Options};
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::ledger::Accounts;
 use crate::{meeting, status, work};
 
@@ -165,7 +165,8 @@ impl Crew {
                     None => thread::sleep(Duration::from_millis(1)),
                 }
             };
-            if !status.success() {
+            // One that was started last may have come when the queue was closed already.
+            if !status.success() && status.code() != Some(failure::CLOSED.into()) {
                 return Err(Failure::Role { role: part.name(), status });
             }
         }

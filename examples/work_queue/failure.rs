@@ -3,7 +3,10 @@
 use std::io;
 
 use crosslane_core::mpmc::{PopError, PushError};
-use crosslane_shm::{CreateError, DomainError, NameError, OpenError};
+use crosslane_shm::{CreateError, DomainError, NameError, OpenError, OsError};
+
+/// The exit code of a producer or a worker that came too late.
+pub(crate) const CLOSED: u8 = 7;
 
 /// Why a process ends without its result.
 #[derive(Debug)]
@@ -14,6 +17,9 @@ pub(crate) enum Failure {
     NoQueue { name: String },
     Create { what: String, error: CreateError },
     Open { what: String, error: OpenError },
+    Closed { name: String },
+    InUse { name: String },
+    Remove { what: String, error: OsError },
     Push(PushError),
     Pop(PopError),
     Domain(DomainError),
@@ -29,9 +35,11 @@ impl Failure {
             Self::Accounts(_) => 1,
             Self::Name(_) | Self::Seconds(_) => 2,
             Self::NoQueue { .. } => 3,
-            Self::Create { .. } | Self::Open { .. } => 4,
+            Self::Create { .. } | Self::Open { .. } | Self::Remove { .. } => 4,
             Self::Push(_) | Self::Pop(_) | Self::Domain(_) => 5,
             Self::Start(_) | Self::Role { .. } => 6,
+            Self::Closed { .. } => CLOSED,
+            Self::InUse { .. } => 8,
             Self::Interrupted => 130,
         }
     }
@@ -48,6 +56,14 @@ impl std::fmt::Display for Failure {
             }
             Self::Create { what, error } => write!(f, "{what} could not be made: {error}"),
             Self::Open { what, error } => write!(f, "{what} could not be opened: {error}"),
+            Self::Closed { name } => {
+                write!(
+                    f,
+                    "the queue {name} is closed; once nobody has it open, `remove {name}` makes the name free again"
+                )
+            }
+            Self::InUse { name } => write!(f, "the queue {name} is not removed: somebody has it open"),
+            Self::Remove { what, error } => write!(f, "{what} could not be removed: {error}"),
             Self::Push(error) => write!(f, "push: {error}"),
             Self::Pop(error) => write!(f, "take: {error}"),
             Self::Domain(error) => write!(f, "who lives cannot be told: {error}"),

@@ -4,6 +4,7 @@
 //! work_queue produce NAME     pushes jobs, as many as you like of these, in any terminals
 //! work_queue work NAME        does them, as many as you like of these too
 //! work_queue status NAME      prints the accounts, and the dead letters
+//! work_queue remove NAME      removes what all have left, with the jobs that nobody did
 //! work_queue                  starts producers and workers, kills some all the time, and checks the accounts
 //! ```
 //!
@@ -34,6 +35,8 @@ Exit codes:
   4    the queue or its ledger could not be made or opened
   5    the queue failed
   6    a process of the demonstration could not be started, or failed
+  7    the queue is closed: nothing was there to be done, or none may be sent
+  8    the queue cannot be removed: somebody has it open
   130  interrupted";
 
 /// A work queue of which any process may be killed at any moment.
@@ -82,6 +85,11 @@ enum Role {
         #[arg(long)]
         take_letters: bool,
     },
+    /// Remove a queue that nobody has open, with the jobs in it; a closed name is free again then.
+    Remove {
+        /// The queue's name.
+        name: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -91,6 +99,7 @@ fn main() -> ExitCode {
         Some(Role::Produce { name, jobs, refused }) => produce::run(name, &options, *jobs, *refused),
         Some(Role::Work { name, micros }) => work::run(name, &options, *micros),
         Some(Role::Status { name, close, take_letters }) => status::run(name, &options, *close, *take_letters),
+        Some(Role::Remove { name }) => meeting::remove(name, &options),
         None => demonstration::run(&args.directory, &options, args.seconds),
     };
     match done {

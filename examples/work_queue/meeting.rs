@@ -1,6 +1,6 @@
 //! How the processes find each other: a queue and a ledger of one name, made by whoever comes first.
 
-use crosslane_shm::{Attached, CreateError, Name, OpenError, Options, Owner, Queue, Shared};
+use crosslane_shm::{Attached, CreateError, Name, OpenError, Options, Owner, Queue, Shared, sweep_name};
 
 use crate::failure::Failure;
 use crate::ledger::{Job, Ledger};
@@ -70,6 +70,27 @@ pub(crate) fn create(name: &str, options: &Options) -> Result<Owned, Failure> {
         queue: Queue::create(&names.queue, SLOTS, options).map_err(|error| failure(&names.queue, error))?,
         ledger: Shared::create(&names.ledger, Ledger::new(), options).map_err(|error| failure(&names.ledger, error))?,
     })
+}
+
+/// Removes both, if nobody has them open.
+pub(crate) fn remove(name: &str, options: &Options) -> Result<(), Failure> {
+    let names = Names::of(name)?;
+    let mut removed = 0;
+    for what in [&names.queue, &names.ledger] {
+        let swept = sweep_name(what, options);
+        if let Some((what, error)) = swept.errors.into_iter().next() {
+            return Err(Failure::Remove { what: what.to_string(), error });
+        }
+        if !swept.kept.is_empty() {
+            return Err(Failure::InUse { name: name.into() });
+        }
+        removed += swept.removed.len();
+    }
+    if removed == 0 {
+        return Err(Failure::NoQueue { name: name.into() });
+    }
+    println!("removed the queue {name}");
+    Ok(())
 }
 
 /// Several may come first at once: one of them makes it, and the others find it then.

@@ -12,6 +12,9 @@ pub(crate) fn run(name: &str, options: &Options, jobs: u64, refused: Option<u32>
     let meeting = meeting::join(name, options)?;
     let (queue, ledger) = (&*meeting.queue, &**meeting.ledger);
     let me = queue.segment().env().and_then(|env| env.me()).ok_or(DomainError::Forked)?;
+    if queue.is_closed() {
+        return Err(Failure::Closed { name: name.into() });
+    }
     let mut sent = 0;
     while sent < jobs {
         let Some(number) = ledger.begin(me) else {

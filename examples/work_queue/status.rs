@@ -44,9 +44,11 @@ pub(crate) fn print(accounts: &Accounts, queue: &Queue<Job>) {
     line("done", accounts.done, "");
     line("redelivered", accounts.redelivered, "times a killed worker's job went to another, which did it");
     line("dead letters", accounts.dead_letters, "refused, or too many workers died with it");
-    line("open", accounts.open, "waiting, or with a worker, or a letter that was dropped before anybody looked");
-    line("waiting", queue.len() as u64, "of these: in the queue");
+    let waiting = queue.len() as u64;
+    line("open", accounts.open, "sent, and neither done nor known to be a dead letter");
+    line("  waiting", waiting, "of these: in the queue");
+    line("  taken", accounts.open.saturating_sub(waiting), "of these: with a worker, or dropped before anybody looked");
     line("dropped", queue.dropped_letters().into(), "dead letters whose room a producer needed");
-    line("under way", accounts.under_way, "being pushed");
+    line("being pushed", accounts.under_way, "with a producer, not sent yet");
     line("lost", accounts.lost, "with producers that were killed before they had pushed");
 }

@@ -13,10 +13,16 @@ use crate::meeting;
 
 pub(crate) fn run(name: &str, options: &Options, micros: u64) -> Result<(), Failure> {
     let meeting = meeting::join(name, options)?;
-    let mut done: u64 = 0;
+    // Closed before this worker came: what is left is to be done all the same.
+    let is_late = meeting.queue.is_closed();
+    let (mut taken, mut done): (u64, u64) = (0, 0);
     loop {
         match meeting.queue.take() {
-            Ok(delivery) => done += u64::from(one(delivery, &meeting.ledger, Duration::from_micros(micros))),
+            Ok(delivery) => {
+                taken += 1;
+                done += u64::from(one(delivery, &meeting.ledger, Duration::from_micros(micros)));
+            }
+            Err(PopError::Closed) if is_late && taken == 0 => return Err(Failure::Closed { name: name.into() }),
             Err(PopError::Closed) => break,
             Err(error) => return Err(Failure::Pop(error)),
         }

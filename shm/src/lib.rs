@@ -102,5 +102,5 @@ pub use segment::{CopyError, CreateError, OpenError, Segment};
 pub use shared::Shared;
 pub use slab::{ObjectId, Slab, Slabs};
 pub use spsc::Spsc;
-pub use sweep::{Swept, sweep, sweep_in};
+pub use sweep::{Swept, sweep, sweep_in, sweep_name};
 pub use sys::call::OsError;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::name::Name;
+use crate::options::Options;
 use crate::sys::call::OsError;
 use crate::sys::file;
 use crate::takeover::{self, Vacated};
@@ -46,14 +47,37 @@ pub fn sweep_in(directory: impl AsRef<Path>) -> Result<Swept, OsError> {
         let entry = entry.map_err(|error| OsError::from_io("readdir", &error))?;
         // A file whose name could not be a segment's is none.
         let Some(name) = entry.file_name().to_str().and_then(|text| Name::new(text).ok()) else { continue };
-        let vacated = file::c_path(&entry.path()).and_then(|path| takeover::vacate(&path, false));
-        match vacated {
-            Ok(Vacated::Removed) => swept.removed.push(name),
-            Ok(Vacated::Living { .. } | Vacated::Left { .. } | Vacated::Busy { .. }) => swept.kept.push(name),
-            Ok(Vacated::Gone | Vacated::Foreign) => {}
+        match vacate(&entry.path()) {
             Err(error) if error.is_permission() => {}
-            Err(error) => swept.errors.push((name, error)),
+            vacated => swept.note(name, vacated),
         }
     }
     Ok(swept)
+}
+
+/// Sweeps one name, in [`Options::directory`]: removes it if it leads to a segment that nobody has open. Does not block.
+///
+/// The name is in one of the lists of what is returned, or in none: then there is no such name, or it is no segment's.
+///
+/// # Crash
+/// A process killed inside leaves the name or has removed it.
+pub fn sweep_name(name: &Name, options: &Options) -> Swept {
+    let mut swept = Swept::default();
+    swept.note(name.clone(), vacate(&options.directory.join(name.as_str())));
+    swept
+}
+
+fn vacate(path: &Path) -> Result<Vacated, OsError> {
+    takeover::vacate(&file::c_path(path)?, false)
+}
+
+impl Swept {
+    fn note(&mut self, name: Name, vacated: Result<Vacated, OsError>) {
+        match vacated {
+            Ok(Vacated::Removed) => self.removed.push(name),
+            Ok(Vacated::Living { .. } | Vacated::Left { .. } | Vacated::Busy { .. }) => self.kept.push(name),
+            Ok(Vacated::Gone | Vacated::Foreign) => {}
+            Err(error) => self.errors.push((name, error)),
+        }
+    }
 }

@@ -16,7 +16,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crosslane_shm::{CopyError, CreateError, Expected, Name, OpenError, Options, Owner, Segment, sweep_in};
+use crosslane_shm::{CopyError, CreateError, Expected, Name, OpenError, Options, Owner, Segment, sweep_in, sweep_name};
 use family::{Dir, fork, name};
 
 fn create(dir: &Dir, text: &str) -> Result<Owner<Segment>, CreateError> {
@@ -251,7 +251,12 @@ fn a_leftover_can_be_opened_until_it_is_swept() {
     let swept = sweep_in(dir.path()).unwrap();
     assert_eq!((swept.removed.len(), swept.kept), (0, vec![name("s")]));
     drop(attached);
-    assert_eq!(sweep_in(dir.path()).unwrap().removed, [name("s")]);
+    let beside = create(&dir, "beside").unwrap();
+    assert_eq!(sweep_name(&name("beside"), &dir.options()).kept, [name("beside")]);
+    assert_eq!(sweep_name(&name("s"), &dir.options()).removed, [name("s")]);
+    let nothing = sweep_name(&name("s"), &dir.options());
+    assert!(nothing.removed.is_empty() && nothing.kept.is_empty() && nothing.errors.is_empty());
+    drop(beside);
 }
 
 #[test]

@@ -146,9 +146,9 @@ fn started_and_killed_by_hand_the_accounts_are_exact() {
     let producer = place.start(&["produce", NAME]);
     // Job 1 is being held, and the queue is full in front of it.
     let full = SLOTS + 1;
-    place.await_status(&[("sent", full), ("under way", 1), ("lost", 0)]);
+    place.await_status(&[("sent", full), ("being pushed", 1), ("lost", 0)]);
     producer.kill();
-    place.await_status(&[("sent", full), ("under way", 0), ("lost", 1)]);
+    place.await_status(&[("sent", full), ("being pushed", 0), ("lost", 1)]);
 
     // The rest is done by two, one of which is killed on the way; the held one comes back when its holder dies.
     let [first, second] = ["500", "100"].map(|micros| place.start(&["work", NAME, "--micros", micros]));
@@ -161,6 +161,33 @@ fn started_and_killed_by_hand_the_accounts_are_exact() {
     assert!((1..=2).contains(&last["redelivered"]), "{last:?}");
     let output = second.finish();
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn who_comes_to_a_closed_queue_is_told_and_the_name_can_be_removed() {
+    let place = Place::new();
+    let code = |arguments: &[&str]| {
+        let output = place.run(arguments);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    place.run(&["produce", NAME, "--jobs", "3"]);
+    place.status(&["--close"]);
+    let said =
+        "work_queue: the queue jobs is closed; once nobody has it open, `remove jobs` makes the name free again\n";
+    assert_eq!(code(&["produce", NAME]), (Some(7), said.into()));
+    let output = place.run(&["work", NAME]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "did 3 jobs\n", "what is left is done: {output:?}");
+    assert_eq!(code(&["work", NAME]), (Some(7), said.into()));
+
+    let name = crosslane_shm::Name::new(&format!("{NAME}-queue")).unwrap();
+    let queue = crosslane_shm::Queue::<Job>::open(&name, &crosslane_shm::Options::new().directory(&place.0)).unwrap();
+    let said = "work_queue: the queue jobs is not removed: somebody has it open\n";
+    assert_eq!(code(&["remove", NAME]), (Some(8), said.into()));
+    drop(queue);
+    assert_eq!(code(&["remove", NAME]).0, Some(0));
+    assert_eq!(fs::read_dir(&place.0).unwrap().count(), 0, "both names are gone");
+    assert_eq!(code(&["remove", NAME]).0, Some(3));
+    assert_eq!(code(&["produce", NAME, "--jobs", "1"]).0, Some(0), "a new queue");
 }
 
 /// What the example's queue holds.
@@ -176,7 +203,7 @@ fn a_dead_letter_that_gives_way_unseen_is_accounted_for() {
     let place = Place::new();
     place.run(&["produce", NAME, "--jobs", "0"]);
     let producer = place.start(&["produce", NAME]);
-    place.await_status(&[("sent", SLOTS), ("under way", 1)]);
+    place.await_status(&[("sent", SLOTS), ("being pushed", 1)]);
     let name = crosslane_shm::Name::new(&format!("{NAME}-queue")).unwrap();
     let queue = crosslane_shm::Queue::<Job>::open(&name, &crosslane_shm::Options::new().directory(&place.0)).unwrap();
     // Three workers die with the first job, whose slot is the one that the producer waits for.
