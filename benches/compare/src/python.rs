@@ -35,6 +35,48 @@ for _ in range(int(sys.argv[1])):
 print(time.perf_counter() - start)
 "#;
 
+/// As [`LOCK`], with an `RLock`.
+pub const RLOCK: &str = r#"
+import multiprocessing as mp, sys, time
+lock = mp.RLock()
+start = time.perf_counter()
+for _ in range(int(sys.argv[1])):
+    lock.acquire()
+    lock.release()
+print(time.perf_counter() - start)
+"#;
+
+/// Takes and gives a permit of a `BoundedSemaphore`; arguments: times, permits.
+pub const SEMAPHORE: &str = r#"
+import multiprocessing as mp, sys, time
+semaphore = mp.BoundedSemaphore(int(sys.argv[2]))
+start = time.perf_counter()
+for _ in range(int(sys.argv[1])):
+    semaphore.acquire()
+    semaphore.release()
+print(time.perf_counter() - start)
+"#;
+
+/// Takes turns by a `Condition`; argument: times for both sides.
+pub const CONDITION: &str = r#"
+import multiprocessing as mp, sys, time
+context, trips = mp.get_context("fork"), int(sys.argv[1])
+turn, number, gate = context.Condition(), context.Value("q", 0, lock=False), context.Barrier(2)
+def side(which):
+    gate.wait()
+    for i in range(trips):
+        with turn:
+            turn.wait_for(lambda: number.value == 2 * i + which)
+            number.value += 1
+            turn.notify()
+other = context.Process(target=side, args=(1,))
+other.start()
+start = time.perf_counter()
+side(0)
+other.join()
+print(time.perf_counter() - start)
+"#;
+
 /// Makes a page of shared memory and removes it; argument: times.
 pub const CREATE: &str = r#"
 import sys, time

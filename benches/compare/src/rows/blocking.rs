@@ -17,7 +17,7 @@ use crate::shared::{Memory, Shared};
 use crate::sides::{Kind, race};
 
 const SLOTS: u32 = 1024;
-const BARE: &str = "bare futex ping-pong";
+pub(super) const BARE: &str = "bare futex ping-pong";
 const FENCED: &str = "crosslane spsc, fenced";
 const ASYMMETRIC: &str = "crosslane spsc, asymmetric";
 
@@ -63,7 +63,7 @@ struct Lines {
     back: Line,
 }
 
-fn bare(trips: u64) -> f64 {
+pub(super) fn bare(trips: u64) -> f64 {
     let trips = u32::try_from(trips).expect("few");
     let lines = Shared::<Lines>::new();
     race(

@@ -1,12 +1,10 @@
 //! Lock, add one, unlock; nobody else wants the lock.
 
-use std::cell::UnsafeCell;
 use std::hint::black_box;
-use std::mem::MaybeUninit;
 
 use crosslane_shm::{Mutex, Options};
 
-use super::scaled;
+use super::{pthread, scaled};
 use crate::python;
 use crate::row::{Row, Unit};
 use crate::shared::Memory;
@@ -99,33 +97,14 @@ fn raw_sync(times: u64) -> f64 {
 }
 
 fn pthread(times: u64) -> f64 {
-    let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
-    let mutex = UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER);
-    let attributes = attributes.as_mut_ptr();
-    let set_up = [
-        // SAFETY: memory of its own, initialised by this first call.
-        unsafe { libc::pthread_mutexattr_init(attributes) },
-        // SAFETY: initialised.
-        unsafe { libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED) },
-        // SAFETY: initialised.
-        unsafe { libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST) },
-        // SAFETY: a mutex that nobody uses yet.
-        unsafe { libc::pthread_mutex_init(mutex.get(), attributes) },
-    ];
-    assert_eq!(set_up, [0; 4]);
-    let mut value = 0;
+    let (mutex, mut value) = (pthread::Mutex::new(), 0);
     let seconds = alone(|| {
         for _ in 0..times {
-            // SAFETY: initialised, and it does not move.
-            let locked = unsafe { libc::pthread_mutex_lock(black_box(mutex.get())) };
-            assert_eq!(locked, 0);
+            black_box(&mutex).lock();
             *black_box(&mut value) += 1;
-            // SAFETY: held by this thread.
-            unsafe { libc::pthread_mutex_unlock(mutex.get()) };
+            mutex.unlock();
         }
     });
     assert_eq!(value, times);
-    // SAFETY: free, and not used again.
-    unsafe { libc::pthread_mutex_destroy(mutex.get()) };
     seconds
 }

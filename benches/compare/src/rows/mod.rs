@@ -4,12 +4,15 @@ mod array;
 mod batches;
 mod blocking;
 mod call;
+mod condvar;
+mod contended;
 mod large;
 mod latest;
 mod lock;
 mod locks_family;
 mod mpmc;
 mod one_by_one;
+mod pthread;
 mod record;
 mod recovery;
 mod ring;
@@ -32,6 +35,8 @@ pub fn all(scale: f64) -> Vec<Row> {
         blocking::rows,
         lock::rows,
         locks_family::rows,
+        contended::rows,
+        condvar::rows,
         call::rows,
         record::rows,
         segment::rows,
