@@ -4,7 +4,7 @@
 //! # What
 //! A cell for each client: one cache line that carries up to 56 bytes there and up to 56 bytes back, so a round trip moves
 //! one line twice; beside it, in a line that is seldom read, the client's id. The server's end is an
-//! [`EndWord`](crate::end::EndWord), so a dead server's successor takes over.
+//! [`EndWord`], so a dead server's successor takes over.
 //!
 //! | word of a cell | state | who may touch the payload |
 //! |---|---|---|

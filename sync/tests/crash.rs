@@ -64,6 +64,21 @@ fn try_and_update_find_a_dead_owner_too() {
 }
 
 #[test]
+fn an_error_without_its_guard_leaves_the_function_and_the_lock_poisoned() {
+    let family = Family::<Pair>::new();
+    killed_half_way(&family);
+    let add = || -> Result<(), Box<dyn core::error::Error>> {
+        let mutex = family.mutex(2);
+        mutex.update(|pair| pair[0] += 1).map_err(LockError::without_guard)?;
+        Ok(())
+    };
+    let error = add().unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(LockError::OwnerDied(()))), "{error}");
+    assert!(error.to_string().contains("repair the value"), "{error}");
+    assert!(matches!(family.mutex(2).try_update(|_| ()), Err(LockError::Poisoned(_))));
+}
+
+#[test]
 fn a_repair_that_is_dropped_changes_nothing_and_one_that_is_committed_heals() {
     let family = Family::<Pair>::new();
     let mutex = family.mutex(2);
