@@ -109,6 +109,29 @@ impl Child {
         assert_eq!(self.reap(), 0);
     }
 
+    /// Waits for the child's end, whatever it is.
+    pub(crate) fn status(self) -> i32 {
+        self.reap()
+    }
+
+    /// Waits until the child sleeps in a futex.
+    pub(crate) fn await_asleep(&self) {
+        // Where system calls may not be looked at, any sleep that a signal ends counts.
+        let is_asleep = || match std::fs::read_to_string(format!("/proc/{}/syscall", self.pid)) {
+            Ok(line) => [libc::SYS_futex, libc::SYS_futex_waitv].iter().any(|n| line.starts_with(&format!("{n} "))),
+            Err(_) => self.state() == 'S',
+        };
+        while !is_asleep() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// The state letter of `/proc/<pid>/stat`.
+    pub(crate) fn state(&self) -> char {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
+        stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next()).unwrap()
+    }
+
     fn reap(self) -> i32 {
         let mut status = 0;
         // SAFETY: `status` is ours.
