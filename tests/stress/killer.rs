@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const GLANCE: Duration = Duration::from_millis(50);
 /// The fewest items of a run.
 const LEAST_ITEMS: u64 = 1_000;
+/// Consumers that the control kills between their acknowledging an item and their processing it.
+const LEAST_HOLDING: u64 = 5;
 /// How much longer a case may take on a busy machine.
 const MOST_EXTRA: Duration = Duration::from_secs(20);
 /// Bytes of the bitmap of each producer's items.
@@ -271,11 +273,12 @@ impl<L: Line> Crew<'_, L> {
         let mut killed = Killed::default();
         let mut crew: Vec<_> = (0..2 * PLACES).map(|who| self.fork(who, choice.branch(who as u64))).collect();
         let (mut due, mut progress) = (start, (0, start));
-        let goes_on = |processed| {
-            let enough = processed >= LEAST_ITEMS && (self.acknowledge == Acknowledge::Last || self.lost(&[]) > 0);
+        let goes_on = |processed, holding| {
+            let has_lost = self.acknowledge == Acknowledge::Last || holding >= LEAST_HOLDING;
+            let enough = processed >= LEAST_ITEMS && has_lost;
             start.elapsed() < given.time || !enough && start.elapsed() < given.time + MOST_EXTRA
         };
-        while goes_on(progress.0) {
+        while goes_on(progress.0, killed.holding) {
             due += PACE;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let (processed, now) = (self.page.get(PROCESSED), Instant::now());
