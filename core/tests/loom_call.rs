@@ -3,7 +3,6 @@
 
 use crosslane_core::call::{CallError, Calls, Client};
 use crosslane_core::model::{Arc, Memory, Peers, Process, check, check_deaths, thread, until_killed};
-use crosslane_core::wait::Wait;
 
 struct World {
     memory: Memory,
