@@ -8,7 +8,8 @@
 //!
 //! # Protocol
 //! Carver ([`Directory::carve`], [`Claim::commit`]):
-//! 1. load the head; the object begins behind the bytes used, at its alignment; no entry or too little room: `Full`;
+//! 1. load the head; the object begins behind the bytes used, at its alignment, and takes one byte if it has none, so that no
+//!    two begin in one place; no entry or too little room: `Full`;
 //! 2. CAS(head -> one entry more, bytes up to the object's end); lost: 1;
 //! 3. fill the object's bytes, which are zero and nobody else's;
 //! 4. fill the entry's fields;
@@ -168,7 +169,8 @@ impl<'m> Directory<'m> {
             }
             let entry = self.entries.get(index as usize).ok_or(CarveError::Full)?;
             let offset = used.checked_next_multiple_of(align_bytes);
-            let end = offset.and_then(|offset| offset.checked_add(len_bytes)).filter(|end| *end <= self.room_bytes);
+            let end =
+                offset.and_then(|offset| offset.checked_add(len_bytes.max(1))).filter(|end| *end <= self.room_bytes);
             let (Some(offset_bytes), Some(end)) = (offset, end) else { return Err(CarveError::Full) };
             // ORDERING: Relaxed, success and failure, as above: that one carver wins is all that counts.
             let taken =
@@ -325,6 +327,16 @@ mod tests {
         assert_eq!((slab.taken(), slab.used_bytes()), (4, 256));
         assert_eq!(slab.carve(0, 1).unwrap_err(), CarveError::Full);
         assert_eq!(slab.look(4), Err(LookError::OutOfRange { index: 4, entries: 4 }));
+    }
+
+    #[test]
+    fn objects_without_bytes_begin_in_places_of_their_own() {
+        let (head, entries) = (Head::default(), entries::<4>());
+        let slab = Directory::new(&head, &entries, 24);
+        for offset_bytes in [0, 8, 16] {
+            assert_eq!(slab.carve(0, 8).unwrap().extent(), Extent { offset_bytes, len_bytes: 0 });
+        }
+        assert_eq!(slab.carve(0, 8).unwrap_err(), CarveError::Full);
     }
 
     #[test]

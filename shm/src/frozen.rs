@@ -162,10 +162,8 @@ impl<T: Plain> Frozen<T> {
         let map = Mapping::new(reading.as_fd(), len_bytes, true, options.prefault)?;
         let header = Header::read(&map, len_bytes)?;
         let &Content { capacity, len_bytes, .. } = &header.content;
-        let of_t = content::<T>(capacity, len_bytes);
-        let Content { kind, elem_size, elem_align, fingerprint, .. } = of_t;
-        header.expect(&Expected { kind, elem_size: Some(elem_size), elem_align, fingerprint, ..Expected::bytes() })?;
-        let wrong = HeaderError::Layout { found: len_bytes, expected: capacity.saturating_mul(elem_size.into()) };
+        header.expect(&Expected { kind: Kind::FROZEN, ..Expected::value::<T>() })?;
+        let wrong = HeaderError::Layout { found: len_bytes, expected: capacity.saturating_mul(size_of::<T>() as u64) };
         if capacity.checked_mul(size_of::<T>() as u64) != Some(len_bytes) || align_of::<T>() > MAX_ALIGN {
             return Err(wrong.into());
         }

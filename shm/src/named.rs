@@ -207,6 +207,8 @@ impl Segment {
         }
         let tie = Tie { path, domain: domain.clone(), is_kept: false };
         let segment = Self::new(header, map, Hold::Member(domain), fd);
+        // A new mapping: nothing else is known there.
+        segment.note_bytes();
         Ok(Owner { attached: Attached { object: segment, name: name.clone() }, tie })
     }
 
@@ -229,7 +231,12 @@ impl Segment {
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|deadline| Instant::now() >= deadline);
         loop {
             match try_open(&path, expected, options) {
-                Ok(Some(object)) => return Ok(Attached { object, name: name.clone() }),
+                Ok(Some(object)) if object.note_bytes() => return Ok(Attached { object, name: name.clone() }),
+                // The header said otherwise when this process first looked.
+                Ok(Some(object)) => {
+                    let total = object.header().total_len_bytes;
+                    return Err(HeaderError::Layout { found: total, expected: total }.into());
+                }
                 Ok(None) if is_over(deadline) => return Err(OpenError::Busy),
                 Ok(None) => std::thread::sleep(takeover::RETRY),
                 Err(OpenError::NotFound) if !is_over(name_deadline) => {

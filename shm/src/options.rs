@@ -98,7 +98,8 @@ impl Options {
         self
     }
 
-    /// The largest segment that may be created, in bytes, whatever memory there is.
+    /// The largest segment that may be created, in bytes, whatever memory there is; and the most that opening a
+    /// [`RawSegment`](crate::RawSegment) may reserve.
     #[must_use]
     pub fn memory_cap_bytes(mut self, cap: u64) -> Self {
         self.memory_cap_bytes = Some(cap);

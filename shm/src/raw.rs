@@ -14,8 +14,8 @@
 //! Create: 1. compare the size with the memory there is; 2. a file without a name, with every page reserved; 3. link the
 //! name: it leads to whole memory from the first moment. Open: 1. open the name; a file of length 0 is one whose
 //! creator stands between its `shm_open` and its `ftruncate`: wait and start over, until the deadline; 2. check the
-//! length; 3. reserve every page, which such creators do not, so that a full file system is an error value here and no
-//! later SIGBUS; 4. map.
+//! length; 3. compare what is missing with the memory there is, and reserve every page, which such creators do not, so that
+//! a full file system is an error value here and no later SIGBUS (not when opening for reading only); 4. map.
 //!
 //! # Crash
 //! | killed between | others see |
@@ -173,7 +173,9 @@ impl<T: Plain> RawSegment<T> {
     ///
     /// # Errors
     /// [`OpenError::NotFound`]; [`OpenError::HasHeader`] of a segment that is not header-less, so also of one whose elements
-    /// begin with the eight bytes "xlaneSEG" and two of this format's number; [`OpenError::Length`]; [`OpenError::Array`] if `T` is aligned to more than 128 bytes;
+    /// begin with the eight bytes "xlaneSEG" and two of this format's number; [`OpenError::Length`]; [`OpenError::Array`] if `T` is aligned to
+    /// more than 128 bytes;
+    /// [`OpenError::NotEnoughMemory`] if the pages that its creator did not reserve are more than there is memory for;
     /// [`OpenError::PermissionDenied`]; [`OpenError::Os`], with ENOSPC if the file's pages cannot all be had.
     pub fn open(name: &Name, options: &Options) -> Result<Self, OpenError> {
         Self::open_some(name, None, options)
@@ -189,7 +191,7 @@ impl<T: Plain> RawSegment<T> {
 
     fn open_some(name: &Name, expected: Option<u64>, options: &Options) -> Result<Self, OpenError> {
         let path = path(name, options)?;
-        let (fd, file::Stat { key, len_bytes, .. }) = open_whole(&path, options)?;
+        let (fd, file::Stat { key, len_bytes, allocated_bytes, .. }) = open_whole(&path, options)?;
         let file = File::from(fd);
         if let Some(kind) = held(&file)? {
             return Err(OpenError::HasHeader { kind });
@@ -201,6 +203,9 @@ impl<T: Plain> RawSegment<T> {
         }
         Array::<T>::layout(len)?;
         if !options.read_only {
+            let wanted = len_bytes.saturating_sub(allocated_bytes);
+            memory::check(wanted, options.memory_cap_bytes)
+                .map_err(|Shortage { available }| OpenError::NotEnoughMemory { wanted, available })?;
             file::reserve(file.as_fd(), len_bytes)?;
         }
         let map = Mapping::new(file.as_fd(), len_bytes, options.read_only, options.prefault)?;

@@ -176,6 +176,14 @@ pub enum OpenError {
         /// What it says that it holds.
         kind: Kind,
     },
+    /// A header-less segment has pages that nobody has reserved, and the machine, a control group or the cap of
+    /// [`Options::memory_cap_bytes`] has less memory. No page was touched.
+    NotEnoughMemory {
+        /// Bytes of these pages.
+        wanted: u64,
+        /// Bytes available.
+        available: u64,
+    },
     /// The slab has no such object, or its entry is corrupt.
     Slab(LookError),
     /// The lease domain could not be joined.
@@ -269,6 +277,12 @@ impl Segment {
     pub(crate) fn note(&self, offset: u64, content: &Content, find: Find) -> bool {
         let mut gate = gate::enter();
         self.map.notes().get(&mut gate).note(offset, content, find)
+    }
+
+    /// Notes the segment's bytes, if it holds no object, whose handles note themselves; `false` as of [`note`](Self::note).
+    pub(crate) fn note_bytes(&self) -> bool {
+        let &Header { object_offset, content, .. } = &self.header;
+        content.kind.is_object() || self.note(object_offset, &content, Find::Any)
     }
 
     /// Surroundings for handles into this segment; `None` if it was opened for reading only.
@@ -612,6 +626,9 @@ impl fmt::Display for OpenError {
             Self::Busy => f.write_str("another process is opening or removing the name"),
             Self::Header(error) => error.fmt(f),
             Self::NotSealed { found } => write!(f, "the memory is not sealed as it must be (seals {found:#x})"),
+            Self::NotEnoughMemory { wanted, available } => {
+                write!(f, "{wanted} bytes wanted, and {available} bytes of memory are available")
+            }
             Self::Length { len_bytes, elem_size, expected: Some(expected) } => {
                 write!(f, "{len_bytes} bytes found, {expected} elements of {elem_size} bytes expected")
             }

@@ -193,6 +193,7 @@ impl<T: Share, K: Trust> Object for Shared<T, K> {
             elem_size: Some(elem_size),
             elem_align,
             fingerprint: T::FINGERPRINT,
+            type_name: std::any::type_name::<T>(),
             ..Expected::bytes()
         }
     }

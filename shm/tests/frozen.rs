@@ -243,6 +243,7 @@ fn who_asks_for_other_elements_gets_none() {
     let frozen = Frozen::new(&[1_u64, 2], &Options::new()).unwrap();
     let error = Frozen::<i64>::from_fd(again(&frozen), &Options::new()).unwrap_err();
     assert!(matches!(error, OpenError::Header(HeaderError::WrongType { .. })), "{error}");
+    assert!(error.to_string().contains("which is i64 here"), "{error}");
     let error = Frozen::<u32>::from_fd(again(&frozen), &Options::new()).unwrap_err();
     assert!(matches!(error, OpenError::Header(HeaderError::WrongElement { .. })), "{error}");
     let unsealed = Segment::anonymous(16, &Options::new()).unwrap();

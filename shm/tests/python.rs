@@ -3,6 +3,7 @@
 mod family;
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output, Stdio};
 
 use crosslane_shm::{Array, CreateError, Kind, Name, OpenError, Options, RawSegment};
@@ -238,6 +239,23 @@ fn a_segment_with_a_header_is_no_header_less_memory() {
     let other = RawSegment::<u64>::create(&name, 100, &options).unwrap();
     other.elements().set(0, u64::from_le_bytes(*b"xlaneSEG"));
     assert_eq!(RawSegment::<u64>::open(&name, &options).unwrap().len(), 100);
+}
+
+#[test]
+fn pages_that_a_creator_did_not_reserve_are_not_taken_beyond_what_there_is() {
+    let (name, options) = (Used::new(), Options::new());
+    let file = std::fs::File::create_new(format!("/dev/shm/{}", name.0)).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let capped = options.clone().memory_cap_bytes(64 << 10);
+    let short = RawSegment::<u64>::open(&name.0, &capped).unwrap_err();
+    assert_eq!(short, OpenError::NotEnoughMemory { wanted: 1 << 20, available: 64 << 10 });
+    file.set_len(1 << 45).unwrap();
+    let short = RawSegment::<u64>::open(&name.0, &options).unwrap_err();
+    assert!(matches!(short, OpenError::NotEnoughMemory { wanted, .. } if wanted == 1 << 45), "{short}");
+    assert_eq!(file.metadata().unwrap().blocks(), 0, "no page was touched");
+    file.set_len(1 << 20).unwrap();
+    assert_eq!(RawSegment::<u64>::open(&name.0, &options).unwrap().len(), 1 << 17);
+    assert_eq!(RawSegment::<u64>::open(&name.0, &capped).unwrap().len(), 1 << 17, "all pages are there");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crosslane_core::Share;
 use crosslane_core::plain::Fingerprint;
 use crosslane_shm::header::HeaderError;
-use crosslane_shm::{CreateError, Mutex, OpenError, Options, Shared, Slab};
+use crosslane_shm::{CreateError, Expected, Mutex, OpenError, Options, Segment, Shared, Slab};
 use family::{Dir, fork, name};
 
 const ROUNDS: u64 = 10_000;
@@ -102,7 +102,8 @@ fn another_type_and_a_read_only_open_are_refused() {
     let other = Shared::<[AtomicU32; 2]>::open(&name("v"), &dir.options()).err();
     assert!(matches!(other, Some(OpenError::Header(HeaderError::WrongElement { .. }))), "{other:?}");
     let other = Shared::<std::sync::atomic::AtomicI64>::open(&name("v"), &dir.options()).err();
-    assert!(matches!(other, Some(OpenError::Header(HeaderError::WrongType { .. }))), "{other:?}");
+    let Some(OpenError::Header(error @ HeaderError::WrongType { .. })) = other else { panic!("{other:?}") };
+    assert!(error.to_string().contains("AtomicI64"), "{error}");
     let other = Mutex::<u64>::open(&name("v"), &dir.options()).err();
     assert!(matches!(other, Some(OpenError::Header(HeaderError::WrongKind { .. }))), "{other:?}");
     let read_only = Shared::<AtomicU64>::open(&name("v"), &dir.options().read_only(true)).err();
@@ -125,4 +126,19 @@ fn a_header_that_was_rewritten_opens_no_second_object_over_the_first() {
     assert!(matches!(second, Some(OpenError::Header(HeaderError::Layout { .. }))), "{second:?}");
     file(&*value).write_all_at(&as_value, 40).unwrap();
     assert_eq!(Shared::<[AtomicU64; 2]>::open(&name("v"), &dir.options()).unwrap()[1].load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a_header_that_was_rewritten_opens_no_bytes_over_the_first() {
+    let dir = Dir::new();
+    let value = Shared::create(&name("v"), [const { AtomicU32::new(3) }; 4], &dir.options()).unwrap();
+    let bytes = Segment::create(&name("b"), 16, &dir.options()).unwrap();
+    let mut as_bytes = [0; 40];
+    let file = |fd: &dyn AsFd| std::fs::File::from(fd.as_fd().try_clone_to_owned().unwrap());
+    file(&*bytes).read_exact_at(&mut as_bytes, 40).unwrap();
+    file(&*value).write_all_at(&as_bytes, 40).unwrap();
+    let second = Segment::open(&name("v"), &Expected::bytes(), &dir.options()).err();
+    assert!(matches!(second, Some(OpenError::Header(HeaderError::Layout { .. }))), "{second:?}");
+    assert_eq!(value[3].load(Ordering::Relaxed), 3);
+    assert!(Segment::open(&name("b"), &Expected::bytes(), &dir.options()).is_ok());
 }

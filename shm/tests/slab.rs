@@ -10,7 +10,7 @@ use crosslane_core::spsc::PopError;
 use crosslane_core::{Plain, Trust};
 use crosslane_shm::header::HeaderError;
 use crosslane_shm::slab::{CarveError, DEFAULT_SLAB_BYTES, LookError};
-use crosslane_shm::{CreateError, Domain, Kind, Mutex, ObjectId, OpenError, Options, Record, Slab, Slabs, Spsc};
+use crosslane_shm::{Array, CreateError, Domain, Kind, Mutex, ObjectId, OpenError, Options, Record, Slab, Slabs, Spsc};
 use family::{Dir, fork, name, watchdog};
 
 /// Where an anonymous slab's parts are in its file, in bytes.
@@ -279,4 +279,15 @@ fn the_slabs_fd_is_what_an_object_is_sent_by() {
     *same.lock().unwrap() = 6;
     assert_eq!(*lock.lock().unwrap(), 6);
     assert_eq!(same.segment().domain().unwrap().id(), Domain::family().unwrap().id());
+}
+
+#[test]
+fn objects_without_bytes_are_apart_from_what_is_carved_behind_them() {
+    let slab = Slab::anonymous(&Options::new()).unwrap();
+    let empty: Vec<_> = (0..3).map(|_| Array::<u64, _>::in_slab(&slab, 0).unwrap()).collect();
+    let lock = Mutex::in_slab(&slab, 5_u64).unwrap();
+    for array in &empty {
+        assert_eq!(Array::<u64, _>::from_slab(&slab, array.object_id().unwrap()).unwrap().len(), 0);
+    }
+    assert_eq!(*Mutex::<u64, _>::from_slab(&slab, id_of(&lock)).unwrap().lock().unwrap(), 5);
 }

@@ -30,6 +30,8 @@ pub(crate) struct FileKey {
 pub(crate) struct Stat {
     pub(crate) key: FileKey,
     pub(crate) len_bytes: u64,
+    /// What the file's pages take, which may be less or more than its length.
+    pub(crate) allocated_bytes: u64,
     pub(crate) is_file: bool,
 }
 
@@ -164,6 +166,8 @@ fn decode(stat: &libc::stat) -> Stat {
     Stat {
         key: FileKey { dev: stat.st_dev, ino: stat.st_ino },
         len_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+        // Blocks of 512 bytes, whatever the file system's are.
+        allocated_bytes: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
         is_file: stat.st_mode & libc::S_IFMT == libc::S_IFREG,
     }
 }
