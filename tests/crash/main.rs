@@ -2,7 +2,8 @@
 //!
 //! `cargo test -p crosslane-tests --test crash` takes some points of each case; `-- --full` (in release) all of them;
 //! `-- --case TEXT` only the cases whose name contains TEXT, all points. A table of cases is printed at the end, and then
-//! the seeded bugs, each of which must be found.
+//! the seeded bugs, each of which must be found, and the same of glibc's primitives, which is counted for comparison.
+//! `-- --markdown PATH` also writes the table there; `-- --documented PATH` fails if the table there names other cases.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod account;
@@ -12,6 +13,8 @@ mod cast;
 mod channel;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod event;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod glibc;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod latest;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -26,6 +29,8 @@ mod mpmc;
 mod mutex;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod names;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod posix;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod queue;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -55,10 +60,11 @@ use sweep::Wanted;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod sweep {
     use core::time::Duration;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::process::ExitCode;
 
     use crosslane_tests::child::{Child, End};
+    use crosslane_tests::document;
     use crosslane_tests::report::Table;
     use crosslane_tests::sweep::Effort;
     use crosslane_tests::watchdog;
@@ -78,6 +84,8 @@ mod sweep {
         /// How many points.
         pub(crate) effort: Effort,
         case: Option<String>,
+        markdown: Option<PathBuf>,
+        documented: Option<PathBuf>,
     }
 
     impl Wanted {
@@ -88,7 +96,7 @@ mod sweep {
         }
 
         fn from_args() -> Self {
-            let mut wanted = Self { effort: Effort::Quick, case: None };
+            let mut wanted = Self { effort: Effort::Quick, case: None, markdown: None, documented: None };
             let mut args = std::env::args().skip(1);
             while let Some(arg) = args.next() {
                 match arg.as_str() {
@@ -97,6 +105,8 @@ mod sweep {
                         wanted.effort = Effort::Full;
                         wanted.case = args.next();
                     }
+                    "--markdown" => wanted.markdown = args.next().map(PathBuf::from),
+                    "--documented" => wanted.documented = args.next().map(PathBuf::from),
                     // What cargo passes on to every test binary is not for this one.
                     _ => {}
                 }
@@ -139,6 +149,8 @@ mod sweep {
         crate::names::run(&wanted, &mut table, directory);
         crate::reaper::run(&wanted, &mut table);
         crate::stopped::run(&wanted, &mut table);
+        #[cfg(target_env = "gnu")]
+        crate::glibc::run(&wanted, &mut table);
         print!("{}", table.render());
         let (points, pairs) = (table.points("instruction"), table.points("pair"));
         println!("{points} kill points and {pairs} crash pairs of sound cases");
@@ -147,6 +159,32 @@ mod sweep {
         if !enough {
             eprintln!("too little: {POINTS_FLOOR} kill points and {PAIRS_FLOOR} crash pairs are the least");
         }
-        enough && table.is_right()
+        let compares = wanted.case.is_some() || table.compares();
+        if !compares {
+            eprintln!("none of the others' primitives is broken by any death: is anybody killed?");
+        }
+        let documented = is_documented(&wanted, &table, whole);
+        enough && compares && documented && table.is_right()
+    }
+
+    fn libc_version() -> String {
+        #[cfg(target_env = "gnu")]
+        return crate::posix::version();
+        #[cfg(not(target_env = "gnu"))]
+        String::new()
+    }
+
+    /// Writes the document where it is wanted; whether the one that there must be names what was run.
+    fn is_documented(wanted: &Wanted, table: &Table, whole: bool) -> bool {
+        if let Some(path) = &wanted.markdown {
+            std::fs::write(path, document::markdown(table, &libc_version())).expect("a file that can be written");
+        }
+        let Some(path) = &wanted.documented else { return true };
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let stale = document::stale(&text, table, whole);
+        for line in &stale {
+            eprintln!("{}: {line}", path.display());
+        }
+        stale.is_empty()
     }
 }

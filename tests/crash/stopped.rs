@@ -288,6 +288,8 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
             first_bad,
             floor: if quick { 1 } else { LOOKS },
             seeded: impatient,
+            beside: None,
+            whys: std::collections::BTreeMap::new(),
             seconds: start.elapsed().as_secs_f64(),
         });
         watchdog::watch("between cases", 0);

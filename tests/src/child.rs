@@ -6,6 +6,14 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 
+/// The time between two looks at a child that may be stuck.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// A child that has used more ticks of CPU time (of 10 ms) for a few calls spins.
+const SPINS_TICKS: u64 = 3;
+/// Where user and system time are in `/proc/<pid>/stat`, counted from behind the name.
+const UTIME_AFTER_NAME: usize = 11;
+
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -127,6 +135,28 @@ impl Child {
                 return false;
             }
         }
+    }
+
+    /// Waits for the end of a child that has little to do and that only other processes could wake, and they do nothing
+    /// more: `None` as soon as it was seen asleep in a futex wait twice in a row, or has spun for long, or `timeout` is over.
+    pub fn wait_unless_stuck(&mut self, except: usize, timeout: Duration) -> Option<End> {
+        let deadline = Instant::now() + timeout;
+        let mut asleep = false;
+        loop {
+            let end = self.wait(BETWEEN_LOOKS);
+            let again = asleep;
+            asleep = self.is_asleep(except);
+            if end.is_some() || (again && asleep) || self.ticks() > SPINS_TICKS || Instant::now() > deadline {
+                return end;
+            }
+        }
+    }
+
+    /// Ticks of CPU time that it has used; 0 when it has ended.
+    fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        fields.split_whitespace().skip(UTIME_AFTER_NAME).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
     }
 
     fn ended_within(&self, time: Duration) -> bool {

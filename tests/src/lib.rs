@@ -22,6 +22,7 @@
 pub mod child;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod control;
+pub mod document;
 #[cfg(target_os = "linux")]
 pub mod futex;
 #[cfg(target_os = "linux")]

@@ -198,6 +198,8 @@ impl Tally {
             first_bad: self.first_bad,
             floor: if whole { plan.floor } else { 1 },
             seeded: plan.seeded,
+            beside: None,
+            whys: std::collections::BTreeMap::new(),
             seconds,
         }
     }

@@ -1,6 +1,7 @@
 //! One table of everything that was swept, and the verdict.
 
 use core::fmt::Write as _;
+use std::collections::BTreeMap;
 
 /// What came of one case.
 #[derive(Debug, Clone)]
@@ -21,16 +22,41 @@ pub struct Row {
     pub floor: u64,
     /// A deliberately broken variant: a bad point must be found.
     pub seeded: bool,
+    /// Somebody else's primitive, beside this case of ours: its bad points are only counted.
+    pub beside: Option<&'static str>,
+    /// What went wrong at how many points.
+    pub whys: BTreeMap<String, u64>,
     /// Wall time.
     pub seconds: f64,
 }
 
 impl Row {
+    /// What the row is about.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match (self.seeded, self.beside) {
+            (true, _) => Kind::Seeded,
+            (false, Some(_)) => Kind::Beside,
+            (false, None) => Kind::Sound,
+        }
+    }
+
     /// Whether the case came out as it must.
     #[must_use]
     pub fn is_right(&self) -> bool {
-        self.points >= self.floor && (self.bad > 0) == self.seeded
+        self.points >= self.floor && (self.beside.is_some() || (self.bad > 0) == self.seeded)
     }
+}
+
+/// What a row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A case of ours: nothing may be bad.
+    Sound,
+    /// A deliberately broken variant: something must be.
+    Seeded,
+    /// Somebody else's primitive.
+    Beside,
 }
 
 /// All rows of a run.
@@ -55,10 +81,27 @@ impl Table {
         self.0.push(row);
     }
 
+    /// All of them, in the order they were added.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        &self.0
+    }
+
+    /// The rows of this kind.
+    pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Row> {
+        self.0.iter().filter(move |row| row.kind() == kind)
+    }
+
     /// Points of sound cases whose `how` starts with `prefix`.
     #[must_use]
     pub fn points(&self, prefix: &str) -> u64 {
-        self.0.iter().filter(|row| !row.seeded && row.how.starts_with(prefix)).map(|row| row.points).sum()
+        self.of(Kind::Sound).filter(|row| row.how.starts_with(prefix)).map(|row| row.points).sum()
+    }
+
+    /// Whether a comparison shows anything: there is none, or somebody else's primitive is broken by a death.
+    #[must_use]
+    pub fn compares(&self) -> bool {
+        self.of(Kind::Beside).next().is_none() || self.of(Kind::Beside).any(|row| row.bad > 0)
     }
 
     /// Whether every row is as it must be.
@@ -67,23 +110,25 @@ impl Table {
         self.0.iter().all(Row::is_right)
     }
 
-    /// The table as text: sound cases, then seeded bugs.
+    /// The table as text: sound cases, then seeded bugs, then what others' primitives do.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = format!(
             "{:<26} {:<16} {:<34} {:>9} {:>5} {:>8}\n",
             "case", "role", "points taken at", "points", "bad", "seconds"
         );
-        for seeded in [false, true] {
-            if seeded {
-                text.push_str("seeded bugs (each must be found)\n");
-            }
-            for row in self.0.iter().filter(|row| row.seeded == seeded) {
-                let found = match (seeded, row.bad > 0) {
-                    (true, true) => " found",
-                    (true, false) => " MISSED",
-                    (false, true) => " BAD",
-                    (false, false) => "",
+        for (kind, title) in [
+            (Kind::Sound, ""),
+            (Kind::Seeded, "seeded bugs (each must be found)\n"),
+            (Kind::Beside, "others' (counted, for comparison)\n"),
+        ] {
+            text.push_str(if self.of(kind).next().is_some() { title } else { "" });
+            for row in self.of(kind) {
+                let found = match (kind, row.bad > 0) {
+                    (Kind::Seeded, true) => " found",
+                    (Kind::Seeded, false) => " MISSED",
+                    (Kind::Sound, true) => " BAD",
+                    (Kind::Sound, false) | (Kind::Beside, _) => "",
                 };
                 let few = if row.points < row.floor { " TOO FEW" } else { "" };
                 let _ = writeln!(
@@ -91,7 +136,7 @@ impl Table {
                     "{:<26} {:<16} {:<34} {:>9} {:>5} {:>8.2}{found}{few}",
                     row.name, row.role, row.how, row.points, row.bad, row.seconds
                 );
-                if let Some(first) = row.first_bad.as_deref().filter(|_| seeded || row.bad > 0) {
+                if let Some(first) = row.first_bad.as_deref().filter(|_| kind == Kind::Seeded || row.bad > 0) {
                     let _ = writeln!(text, "    first bad: {first}");
                 }
             }

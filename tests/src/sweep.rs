@@ -10,6 +10,7 @@
 //! Everything has a deadline: who does not finish is bad.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::child::{Child, End, die, panic_quietly};
@@ -20,6 +21,8 @@ use crate::{trap, watchdog};
 
 /// After so many bad points a case is ended: each may cost a deadline.
 const ENOUGH_BAD: u64 = 10;
+/// The same of somebody else's primitive, of which all bad points are wanted.
+const ENOUGH_BAD_BESIDE: u64 = 1_000;
 /// Points of a case in a quick run.
 const QUICK_POINTS: u64 = 6;
 /// After so many bad points a seeded bug counts as found.
@@ -132,6 +135,8 @@ pub struct Plan {
     pub floor: u64,
     /// A deliberately broken variant.
     pub seeded: bool,
+    /// Somebody else's primitive, for comparison with this case of ours: its bad points are counted, and decide nothing.
+    pub beside: Option<&'static str>,
     /// How long anybody may take to finish.
     pub deadline: Duration,
 }
@@ -141,7 +146,8 @@ impl Plan {
     #[must_use]
     pub fn new(name: &'static str, floor: u64) -> Self {
         let deadline = Duration::from_secs(5);
-        Self { name, role: Role::Alone, fate: Fate::Kill, cut: Cut::Every, floor, seeded: false, deadline }
+        let (role, fate, cut) = (Role::Alone, Fate::Kill, Cut::Every);
+        Self { name, role, fate, cut, floor, seeded: false, beside: None, deadline }
     }
 
     /// The same in `role`.
@@ -166,6 +172,20 @@ impl Plan {
     #[must_use]
     pub fn seeded(self) -> Self {
         Self { seeded: true, deadline: Duration::from_millis(300), ..self }
+    }
+
+    /// The same as somebody else's primitive, compared with case `ours`. Who sleeps with nobody left to wake it hangs.
+    #[must_use]
+    pub fn beside(self, ours: &'static str) -> Self {
+        Self { beside: Some(ours), ..self }
+    }
+
+    fn enough(&self) -> u64 {
+        match (self.seeded, self.beside) {
+            (true, _) => FOUND,
+            (false, Some(_)) => ENOUGH_BAD_BESIDE,
+            (false, None) => ENOUGH_BAD,
+        }
     }
 
     fn role_name(&self) -> &'static str {
@@ -197,8 +217,8 @@ enum Ended {
 /// Plays `make`'s scene at every point of `plan`.
 pub fn sweep<S: Scene>(plan: &Plan, effort: Effort, mut make: impl FnMut() -> S) -> Row {
     let page = Mapping::new(size_of::<Control>());
-    let enough = if plan.seeded { FOUND } else { ENOUGH_BAD };
-    let mut run = Run { plan, control: Control::of(&page), enough, points: 0, bad: 0, first_bad: None };
+    let (control, enough) = (Control::of(&page), plan.enough());
+    let mut run = Run { plan, control, enough, points: 0, bad: 0, first_bad: None, whys: BTreeMap::new() };
     let start = Instant::now();
     let (how, floor) = match (plan.cut, effort) {
         (Cut::Every, Effort::Full) => run.every(&mut make),
@@ -218,6 +238,8 @@ pub fn sweep<S: Scene>(plan: &Plan, effort: Effort, mut make: impl FnMut() -> S)
         first_bad: run.first_bad,
         floor,
         seeded: plan.seeded,
+        beside: plan.beside,
+        whys: run.whys,
         seconds: start.elapsed().as_secs_f64(),
     }
 }
@@ -229,6 +251,7 @@ struct Run<'a> {
     points: u64,
     bad: u64,
     first_bad: Option<String>,
+    whys: BTreeMap<String, u64>,
 }
 
 impl Run<'_> {
@@ -302,6 +325,7 @@ impl Run<'_> {
         self.points += 1;
         if let Err(why) = verdict {
             self.bad += 1;
+            *self.whys.entry(why.clone()).or_default() += 1;
             self.first_bad.get_or_insert_with(|| format!("{at:?} ({ended:?}): {why}; {}", place(self.control)));
         }
         ended
@@ -351,7 +375,12 @@ fn play<S: Scene>(plan: &Plan, control: &Control, scene: &mut S) -> Result<Ended
     let ended = ended.unwrap_or(if completed { Ended::Completed } else { Ended::Struck });
     scene.reap();
     for (i, companion) in companions.iter_mut().enumerate() {
-        match companion.wait(plan.deadline) {
+        let end = if plan.beside.is_some() {
+            companion.wait_unless_stuck(control.go_address(), plan.deadline)
+        } else {
+            companion.wait(plan.deadline)
+        };
+        match end {
             Some(End::Exited(0)) => {}
             None => return Err((ended, format!("companion {} hangs", i + 1))),
             Some(end) => return Err((ended, format!("companion {}: {end:?} {}", i + 1, control.said(i + 1)))),
