@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 
 /// The time between two looks at a child that may be stuck.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// A child that has used more ticks of CPU time (of 10 ms) for a few calls spins.
 const SPINS_TICKS: u64 = 3;
