@@ -56,7 +56,7 @@
 //! ```text
 //! check_deaths("payments", Some(2), 8, 500, |death| {
 //!     let memory = Memory::new(Ring::layout(64).unwrap().size());
-//!     // SAFETY: aligned, as long as said, used for nothing but the ring, and freed last.
+//!     // Sound: aligned, as long as said, used for nothing but the ring, and freed last.
 //!     let ring = unsafe { Ring::init(memory.ptr(), memory.len_bytes(), 64, WakeMode::Polling) }.unwrap();
 //!     let peers = Peers::new(3);
 //!     // One thread reads and is killed before its access number `death`; a successor goes on; the sum must be right.
