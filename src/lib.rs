@@ -2,6 +2,17 @@
 #![deny(unsafe_code)]
 
 pub use {crosslane_core, crosslane_shm, crosslane_sync};
+pub use {crosslane_shm as shm, crosslane_sync as sync};
+
+mod blob;
+#[expect(dead_code, reason = "what uses it is on its way")]
+mod error;
+#[expect(dead_code, reason = "what uses it is on its way")]
+mod wire;
+
+pub use blob::Blob;
+pub use error::{CodecError, Error, PanicReport, Result};
+pub use wire::Portable;
 
 #[doc(inline)]
 pub use crosslane_core::plain::Plain;

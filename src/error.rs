@@ -1,0 +1,233 @@
+//! What can go wrong, for all of the facade.
+//!
+//! One enum, because what a caller does about an error rarely depends on the call: a child that died is the same news out
+//! of `Process::join` as out of a pool. Each variant says which call gives it.
+
+use std::fmt;
+use std::io;
+use std::process::ExitStatus;
+
+use crate::shm::{CreateError, OpenError};
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    Io {
+        /// What it was to do, as in "cannot {doing}".
+        doing: &'static str,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The function panicked in the other process.
+    Panicked(Box<PanicReport>),
+    /// The other process ended before it gave a result: by a signal, or by leaving on its own.
+    Died {
+        /// The process that ended.
+        pid: u32,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// The function lies in no loaded image, so no other process can find it: it was made at run time.
+    NotPortable,
+    /// The other process is another build of the program, in which the function cannot be found.
+    BuildMismatch {
+        /// The build that the other process is.
+        found: String,
+        /// The build that the function is of.
+        expected: String,
+    },
+    /// This process was started to run a function for another one, and reached its own `main` because that does not
+    /// begin with `init`: it may not start processes itself, or they would do the same without end.
+    NotInitialized,
+    /// Processes started processes that started processes, deeper than allowed.
+    TooDeep {
+        /// How deep the new process would lie; the first one has depth 0.
+        depth: u32,
+        /// The deepest that is allowed.
+        limit: u32,
+    },
+    /// A value could not be encoded.
+    Encode {
+        /// The value's type.
+        type_name: &'static str,
+        /// Why not.
+        reason: CodecError,
+    },
+    /// Bytes that came from another process are no value of the type that was expected.
+    Decode {
+        /// The type that was expected.
+        type_name: &'static str,
+        /// Why they are not.
+        reason: CodecError,
+    },
+    /// A handle was serialised by something that cannot carry it: handles travel as arguments and results of functions in
+    /// other processes, and through a `Connection`.
+    HandleOutsideMessage {
+        /// The handle's type.
+        handle: &'static str,
+    },
+    /// A handle was put into a queue, from which any process might take it: hand it over as an argument, or through a
+    /// `Connection`.
+    HandleInQueue {
+        /// The handle's type.
+        handle: &'static str,
+    },
+    /// A handle of which there is only one was handed over before, and belongs to the process that got it.
+    AlreadySent {
+        /// The handle's type.
+        handle: &'static str,
+    },
+    /// A message is longer than the channel takes.
+    TooLarge {
+        /// The message's length.
+        len_bytes: u64,
+        /// The longest that the channel takes.
+        limit_bytes: u64,
+    },
+    /// The time is up. Nothing was consumed.
+    TimedOut,
+    /// The other side has ended in order, and nothing is left to take; for a sender: nobody will take anything.
+    Closed,
+    /// The other side has ended in the middle of its work: its process died, or nobody can take what is sent.
+    PeerDied,
+    /// A message's descriptors did not fit into this process's limit of open files (`RLIMIT_NOFILE`).
+    FdLimit,
+    /// A segment could not be made.
+    Create(CreateError),
+    /// A segment that came from another process could not be opened.
+    Open(OpenError),
+}
+
+/// Why a value could not be encoded or decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodecError(pub(crate) Codec);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Codec {
+    Postcard(postcard::Error),
+    /// Bytes left over, or too few for whole elements.
+    Length {
+        len_bytes: usize,
+        element_bytes: usize,
+    },
+    NotUtf8,
+}
+
+/// A panic in another process.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct PanicReport {
+    /// The panic's message; for a payload that is no text, that it is none.
+    pub message: String,
+    /// File, line and column, as `src/main.rs:3:5`.
+    pub location: String,
+    /// The thread's name; of a nameless one, `<unnamed>`.
+    pub thread: String,
+    /// The stack, frame by frame, as [`std::backtrace::Backtrace`] prints it.
+    pub backtrace: String,
+    /// The process.
+    pub pid: u32,
+}
+
+impl Error {
+    /// The last error of the operating system, out of what was to do.
+    pub(crate) fn last_os(doing: &'static str) -> Self {
+        Self::Io { doing, source: io::Error::last_os_error() }
+    }
+
+    /// For `map_err`: an error of the operating system, out of what was to do.
+    pub(crate) fn io(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io { doing, source }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Self::Panicked(report) => report.fmt(f),
+            Self::Died { pid, status } => write!(f, "process {pid} ended without a result: {status}"),
+            Self::NotPortable => f.write_str("the function lies in no loaded image, so no other process has it"),
+            Self::BuildMismatch { found, expected } => {
+                write!(f, "the other process is build {found}, but the function is of build {expected}")
+            }
+            Self::NotInitialized => f.write_str(
+                "this process was started to run a function, but its main does not begin with crosslane::init()",
+            ),
+            Self::TooDeep { depth, limit } => write!(f, "process of depth {depth}, where {limit} is the limit"),
+            Self::Encode { type_name, reason } => write!(f, "cannot encode a {type_name}: {reason}"),
+            Self::Decode { type_name, reason } => write!(f, "cannot decode a {type_name}: {reason}"),
+            Self::HandleOutsideMessage { handle } => write!(
+                f,
+                "a {handle} cannot be serialised by itself: pass it as an argument or result, or send it through a \
+                 Connection"
+            ),
+            Self::HandleInQueue { handle } => write!(
+                f,
+                "a {handle} cannot be put into a queue: pass it as an argument, or send it through a Connection"
+            ),
+            Self::AlreadySent { handle } => write!(f, "this {handle} was handed over to another process before"),
+            Self::TooLarge { len_bytes, limit_bytes } => {
+                write!(f, "a message of {len_bytes} bytes, where {limit_bytes} is the limit")
+            }
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Closed => f.write_str("closed"),
+            Self::PeerDied => f.write_str("the other side died"),
+            Self::FdLimit => {
+                f.write_str("a message's descriptors are more than this process may have open (RLIMIT_NOFILE)")
+            }
+            Self::Create(error) => error.fmt(f),
+            Self::Open(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for PanicReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { message, location, thread, pid, .. } = self;
+        write!(f, "process {pid} panicked at {location}, in thread '{thread}': {message}")
+    }
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Codec::Postcard(error) => error.fmt(f),
+            Codec::Length { len_bytes, element_bytes } => {
+                write!(f, "{len_bytes} bytes, where elements have {element_bytes} each")
+            }
+            Codec::NotUtf8 => f.write_str("the text is not UTF-8"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Encode { reason, .. } | Self::Decode { reason, .. } => Some(reason),
+            Self::Create(error) => Some(error),
+            Self::Open(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+impl From<CreateError> for Error {
+    fn from(error: CreateError) -> Self {
+        Self::Create(error)
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}

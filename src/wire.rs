@@ -1,0 +1,313 @@
+//! How values travel: encoded by postcard, with the descriptors that their handles need beside them.
+//!
+//! A handle (a lock, a queue, an end of a pipe) is serialised like any value: it puts a descriptor onto the message that
+//! is being packed, and an index into the bytes. What is being packed stands in a thread-local, because serde has no
+//! place for it; so a handle that is serialised by anything else finds nothing there, and refuses.
+//!
+//! A value of a type that is its bytes (`Vec<u8>`: see `blob`) skips serde.
+
+use std::any::{Any, type_name};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use postcard::ser_flavors::Flavor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::blob;
+use crate::error::{Codec, CodecError, Error, Result};
+
+/// What may travel between processes: anything that serde can write and read back.
+///
+/// Handles (`Queue`, `Lock`, `Connection`, ...) are among it, and travel with the descriptor that they need.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot travel to another process",
+    note = "what travels is owned data with `#[derive(Serialize, Deserialize)]`, or a handle of crosslane"
+)]
+pub trait Portable: Serialize + DeserializeOwned + 'static {}
+
+impl<T: Serialize + DeserializeOwned + 'static> Portable for T {}
+
+/// A packed value: its bytes, and what travels beside them.
+#[derive(Debug, Default)]
+pub(crate) struct Parcel {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+    moved: Vec<Box<dyn Moved>>,
+}
+
+/// Something of which there is only one, and which leaves this process with the parcel.
+pub(crate) trait Moved: fmt::Debug + Send + Sync {
+    /// The parcel is on its way.
+    fn sent(&mut self);
+
+    /// The process that was to get it is dead, or will never read it. It may have arrived all the same.
+    fn lost(&mut self);
+}
+
+/// What is on its way, for as long as its sender can be asked to take it back.
+#[derive(Debug, Default)]
+pub(crate) struct InTransit(Vec<Box<dyn Moved>>);
+
+impl Parcel {
+    /// To be called when the parcel has left.
+    pub(crate) fn sent(self) -> InTransit {
+        let mut moved = self.moved;
+        for one in &mut moved {
+            one.sent();
+        }
+        InTransit(moved)
+    }
+}
+
+impl InTransit {
+    /// To be called when the process that was to get the parcel is known to be dead.
+    pub(crate) fn lost(self) {
+        for mut one in self.0 {
+            one.lost();
+        }
+    }
+
+    /// Whether there is nothing that could be taken back.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What carries the value that is being serialised on this thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    /// Nothing of ours.
+    Foreign,
+    /// A message to one process.
+    Message,
+    /// A queue, from which anybody takes.
+    Queue,
+}
+
+/// Why a handle refused to be serialised. The reason travels beside serde, whose errors are texts.
+enum Refusal {
+    InQueue(&'static str),
+    AlreadySent(&'static str),
+    Io(&'static str, std::io::Error),
+}
+
+thread_local! {
+    static CARRIER: Cell<Carrier> = const { Cell::new(Carrier::Foreign) };
+    static REFUSAL: Cell<Option<Refusal>> = const { Cell::new(None) };
+    static OUTGOING: RefCell<Outgoing> = const { RefCell::new(Outgoing::new()) };
+    static INCOMING: RefCell<Vec<Arrived>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Outgoing {
+    fds: Vec<OwnedFd>,
+    /// Which segment each descriptor is, to send it once.
+    segments: Vec<(Segment, u32)>,
+    moved: Vec<Box<dyn Moved>>,
+}
+
+/// A segment's id, as in its header.
+type Segment = [u8; 16];
+
+/// A descriptor of the message that is being unpacked.
+#[derive(Default)]
+struct Arrived {
+    fd: Option<OwnedFd>,
+    /// What it was opened as, for the handles that share it.
+    opened: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Outgoing {
+    const fn new() -> Self {
+        Self { fds: Vec::new(), segments: Vec::new(), moved: Vec::new() }
+    }
+}
+
+/// Sets who carries, and puts back what was there: a value's `serialize` may itself send a message, or panic.
+struct Carrying(Carrier);
+
+impl Carrying {
+    fn begin(carrier: Carrier) -> Self {
+        Self(CARRIER.replace(carrier))
+    }
+}
+
+impl Drop for Carrying {
+    fn drop(&mut self) {
+        CARRIER.set(self.0);
+    }
+}
+
+/// Packs a message to one process. Nothing has happened to the handles in it until [`Parcel::sent`].
+pub(crate) fn pack<T: Portable>(value: &T) -> Result<Parcel> {
+    let mut bytes = Vec::new();
+    let outer = OUTGOING.replace(Outgoing::new());
+    let encoded = {
+        let _carrying = Carrying::begin(Carrier::Message);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| encode(value, &mut bytes)))
+    };
+    let Outgoing { fds, moved, .. } = OUTGOING.replace(outer);
+    encoded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok(Parcel { bytes, fds, moved })
+}
+
+/// Appends the bytes of a value that goes through a queue. Handles are refused.
+pub(crate) fn pack_for_queue<T: Portable>(value: &T, out: &mut Vec<u8>) -> Result<()> {
+    let _carrying = Carrying::begin(Carrier::Queue);
+    encode(value, out)
+}
+
+/// The value that `bytes` and the descriptors beside them are.
+pub(crate) fn unpack<T: Portable>(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<T> {
+    let arrived = fds.into_iter().map(|fd| Arrived { fd: Some(fd), opened: None }).collect();
+    let outer = INCOMING.replace(arrived);
+    let decoded = std::panic::catch_unwind(|| unpack_plain(bytes));
+    drop(INCOMING.replace(outer));
+    decoded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The value that `bytes` are, which came without descriptors.
+pub(crate) fn unpack_plain<T: Portable>(bytes: &[u8]) -> Result<T> {
+    let decoded = match blob::parse_raw(bytes) {
+        Some(raw) => raw,
+        None => match postcard::take_from_bytes(bytes) {
+            Ok((value, [])) => Ok(value),
+            Ok((_, rest)) => Err(Codec::Length { len_bytes: bytes.len(), element_bytes: bytes.len() - rest.len() }),
+            Err(error) => Err(Codec::Postcard(error)),
+        },
+    };
+    match (decoded, REFUSAL.take()) {
+        (Ok(value), _) => Ok(value),
+        (Err(_), Some(Refusal::Io(doing, source))) => Err(Error::Io { doing, source }),
+        (Err(reason), _) => Err(Error::Decode { type_name: type_name::<T>(), reason: CodecError(reason) }),
+    }
+}
+
+fn encode<T: Portable>(value: &T, out: &mut Vec<u8>) -> Result<()> {
+    if let Some(bytes) = blob::as_raw(value) {
+        out.extend_from_slice(bytes);
+        return Ok(());
+    }
+    match postcard::serialize_with_flavor(value, Appended(out)) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(refused::<T>(error)),
+    }
+}
+
+#[cold]
+fn refused<T>(error: postcard::Error) -> Error {
+    match REFUSAL.take() {
+        Some(Refusal::InQueue(handle)) => Error::HandleInQueue { handle },
+        Some(Refusal::AlreadySent(handle)) => Error::AlreadySent { handle },
+        Some(Refusal::Io(doing, source)) => Error::Io { doing, source },
+        None => Error::Encode { type_name: type_name::<T>(), reason: CodecError(Codec::Postcard(error)) },
+    }
+}
+
+/// postcard writes to the end of a vector.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Appended<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+// What handles call when they are serialised and deserialised.
+
+/// Puts a segment's descriptor onto the message that is being packed; returns its index there. `handle` is the type's
+/// name, for errors.
+pub(crate) fn attach_segment<E: serde::ser::Error>(
+    handle: &'static str,
+    segment: Segment,
+    fd: BorrowedFd<'_>,
+) -> Result<u32, E> {
+    let known = OUTGOING.with_borrow(|out| out.segments.iter().find(|(known, _)| *known == segment).map(|&(_, at)| at));
+    if let Some(index) = known {
+        return Ok(index);
+    }
+    let index = attach(handle, fd)?;
+    OUTGOING.with_borrow_mut(|out| out.segments.push((segment, index)));
+    Ok(index)
+}
+
+/// Puts a descriptor onto the message that is being packed; returns its index there.
+pub(crate) fn attach<E: serde::ser::Error>(handle: &'static str, fd: BorrowedFd<'_>) -> Result<u32, E> {
+    may_travel(handle)?;
+    let fd = fd.try_clone_to_owned().map_err(|source| refuse(Refusal::Io("duplicate a descriptor", source)))?;
+    OUTGOING.with_borrow_mut(|out| {
+        let index = u32::try_from(out.fds.len()).map_err(E::custom)?;
+        out.fds.push(fd);
+        Ok(index)
+    })
+}
+
+/// Notes that something leaves with the message that is being packed.
+pub(crate) fn attach_moved<E: serde::ser::Error>(handle: &'static str, moved: Box<dyn Moved>) -> Result<(), E> {
+    may_travel(handle)?;
+    OUTGOING.with_borrow_mut(|out| out.moved.push(moved));
+    Ok(())
+}
+
+/// The error of a handle that was handed over before.
+pub(crate) fn already_sent<E: serde::ser::Error>(handle: &'static str) -> E {
+    refuse(Refusal::AlreadySent(handle))
+}
+
+fn may_travel<E: serde::ser::Error>(handle: &'static str) -> Result<(), E> {
+    match CARRIER.get() {
+        Carrier::Message => Ok(()),
+        Carrier::Queue => Err(refuse(Refusal::InQueue(handle))),
+        Carrier::Foreign => Err(E::custom(Error::HandleOutsideMessage { handle })),
+    }
+}
+
+fn refuse<E: serde::ser::Error>(refusal: Refusal) -> E {
+    let text = match &refusal {
+        Refusal::InQueue(handle) => Error::HandleInQueue { handle }.to_string(),
+        Refusal::AlreadySent(handle) => Error::AlreadySent { handle }.to_string(),
+        Refusal::Io(doing, error) => format!("cannot {doing}: {error}"),
+    };
+    REFUSAL.set(Some(refusal));
+    E::custom(text)
+}
+
+/// Takes descriptor `index` of the message that is being unpacked.
+pub(crate) fn arrived<E: serde::de::Error>(index: u32) -> Result<OwnedFd, E> {
+    INCOMING.with_borrow_mut(|fds| fds.get_mut(index as usize)?.fd.take()).ok_or_else(|| missing(index))
+}
+
+/// What descriptor `index` of the message that is being unpacked was opened as, or is opened as now.
+pub(crate) fn arrived_shared<H: Any + Send + Sync, E: serde::de::Error>(
+    index: u32,
+    open: impl FnOnce(OwnedFd) -> Result<Arc<H>>,
+) -> Result<Arc<H>, E> {
+    let known = INCOMING.with_borrow(|fds| fds.get(index as usize)?.opened.clone());
+    if let Some(known) = known {
+        return known.downcast().map_err(|_| E::custom(format_args!("descriptor {index} is of another kind")));
+    }
+    let shared = open(arrived(index)?).map_err(E::custom)?;
+    let opened: Arc<dyn Any + Send + Sync> = Arc::clone(&shared) as _;
+    INCOMING.with_borrow_mut(|fds| fds.get_mut(index as usize).map(|arrived| arrived.opened = Some(opened)));
+    Ok(shared)
+}
+
+fn missing<E: serde::de::Error>(index: u32) -> E {
+    E::custom(format_args!("no descriptor {index} came with the message"))
+}
