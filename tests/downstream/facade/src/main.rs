@@ -1,6 +1,7 @@
 //! Derives, shares and locks through `crosslane` alone.
 
-use crosslane::{LockError, Mutex, Name, Options, Plain, Spsc};
+use crosslane::shm::Mutex;
+use crosslane::{LockError, Name, Options, Plain, Spsc};
 
 #[derive(Debug, Clone, Copy, PartialEq, Plain)]
 #[repr(C)]
