@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
@@ -95,13 +94,17 @@ impl<'de, O: Object> Deserialize<'de> for Placed<O> {
         let inner = match object {
             Some(number) => {
                 let slab = wire::arrived_shared(descriptor, arrived_slab)?;
-                let object = O::in_slab(&slab, ObjectId::new(number)).map_err(D::Error::custom)?;
+                let object = O::in_slab(&slab, ObjectId::new(number)).map_err(cannot_open)?;
                 Inner { object, _slab: Some(slab) }
             }
-            None => Inner { object: O::whole(wire::arrived(descriptor)?).map_err(D::Error::custom)?, _slab: None },
+            None => Inner { object: O::whole(wire::arrived(descriptor)?).map_err(cannot_open)?, _slab: None },
         };
         Ok(Self(Arc::new(inner)))
     }
+}
+
+fn cannot_open<E: serde::de::Error>(why: OpenError) -> E {
+    wire::refuse_to_arrive(Error::Open(why))
 }
 
 /// Device and inode: which file a descriptor is of.
@@ -212,7 +215,7 @@ mod tests {
     fn a_handle_of_another_type_is_refused() {
         let parcel = wire::pack(&mutex(1)).unwrap();
         let other = wire::unpack::<Placed<shm::Mutex<[u32; 2], Trusted>>>(&parcel.bytes, parcel.fds);
-        assert!(matches!(other, Err(Error::Decode { .. })), "{other:?}");
+        assert!(matches!(other, Err(Error::Open(OpenError::Header(_)))), "{other:?}");
     }
 
     #[test]

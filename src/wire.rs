@@ -87,16 +87,10 @@ enum Carrier {
     Queue,
 }
 
-/// Why a handle refused to be serialised. The reason travels beside serde, whose errors are texts.
-enum Refusal {
-    InQueue(&'static str),
-    AlreadySent(&'static str),
-    Io(&'static str, std::io::Error),
-}
-
 thread_local! {
     static CARRIER: Cell<Carrier> = const { Cell::new(Carrier::Foreign) };
-    static REFUSAL: Cell<Option<Refusal>> = const { Cell::new(None) };
+    /// Why a handle refused: serde's errors are texts, so the reason travels beside them.
+    static REFUSAL: Cell<Option<Error>> = const { Cell::new(None) };
     static OUTGOING: RefCell<Outgoing> = const { RefCell::new(Outgoing::new()) };
     static INCOMING: RefCell<Vec<Arrived>> = const { RefCell::new(Vec::new()) };
 }
@@ -180,8 +174,8 @@ pub(crate) fn unpack_plain<T: Portable>(bytes: &[u8]) -> Result<T> {
     };
     match (decoded, REFUSAL.take()) {
         (Ok(value), _) => Ok(value),
-        (Err(_), Some(Refusal::Io(doing, source))) => Err(Error::Io { doing, source }),
-        (Err(reason), _) => Err(Error::Decode { type_name: type_name::<T>(), reason: CodecError(reason) }),
+        (Err(_), Some(refusal)) => Err(refusal),
+        (Err(reason), None) => Err(Error::Decode { type_name: type_name::<T>(), reason: CodecError(reason) }),
     }
 }
 
@@ -198,12 +192,7 @@ fn encode<T: Portable>(value: &T, out: &mut Vec<u8>) -> Result<()> {
 
 #[cold]
 fn refused<T>(error: postcard::Error) -> Error {
-    match REFUSAL.take() {
-        Some(Refusal::InQueue(handle)) => Error::HandleInQueue { handle },
-        Some(Refusal::AlreadySent(handle)) => Error::AlreadySent { handle },
-        Some(Refusal::Io(doing, source)) => Error::Io { doing, source },
-        None => Error::Encode { type_name: type_name::<T>(), reason: CodecError(Codec::Postcard(error)) },
-    }
+    REFUSAL.take().unwrap_or(Error::Encode { type_name: type_name::<T>(), reason: CodecError(Codec::Postcard(error)) })
 }
 
 /// postcard writes to the end of a vector.
@@ -250,7 +239,9 @@ pub(crate) fn attach_segment<E: serde::ser::Error>(
 /// Puts a descriptor onto the message that is being packed; returns its index there.
 pub(crate) fn attach<E: serde::ser::Error>(handle: &'static str, fd: BorrowedFd<'_>) -> Result<u32, E> {
     may_travel(handle)?;
-    let fd = fd.try_clone_to_owned().map_err(|source| refuse(Refusal::Io("duplicate a descriptor", source)))?;
+    let fd = fd
+        .try_clone_to_owned()
+        .map_err(|source| refuse_to_go(Error::Io { doing: "duplicate a descriptor", source }))?;
     OUTGOING.with_borrow_mut(|out| {
         let index = u32::try_from(out.fds.len()).map_err(E::custom)?;
         out.fds.push(fd);
@@ -267,24 +258,27 @@ pub(crate) fn attach_moved<E: serde::ser::Error>(handle: &'static str, moved: Bo
 
 /// The error of a handle that was handed over before.
 pub(crate) fn already_sent<E: serde::ser::Error>(handle: &'static str) -> E {
-    refuse(Refusal::AlreadySent(handle))
+    refuse_to_go(Error::AlreadySent { handle })
 }
 
 fn may_travel<E: serde::ser::Error>(handle: &'static str) -> Result<(), E> {
     match CARRIER.get() {
         Carrier::Message => Ok(()),
-        Carrier::Queue => Err(refuse(Refusal::InQueue(handle))),
+        Carrier::Queue => Err(refuse_to_go(Error::HandleInQueue { handle })),
         Carrier::Foreign => Err(E::custom(Error::HandleOutsideMessage { handle })),
     }
 }
 
-fn refuse<E: serde::ser::Error>(refusal: Refusal) -> E {
-    let text = match &refusal {
-        Refusal::InQueue(handle) => Error::HandleInQueue { handle }.to_string(),
-        Refusal::AlreadySent(handle) => Error::AlreadySent { handle }.to_string(),
-        Refusal::Io(doing, error) => format!("cannot {doing}: {error}"),
-    };
-    REFUSAL.set(Some(refusal));
+fn refuse_to_go<E: serde::ser::Error>(why: Error) -> E {
+    let text = why.to_string();
+    REFUSAL.set(Some(why));
+    E::custom(text)
+}
+
+/// The error of a handle that cannot be what it should be here; whoever unpacks gets `why` itself.
+pub(crate) fn refuse_to_arrive<E: serde::de::Error>(why: Error) -> E {
+    let text = why.to_string();
+    REFUSAL.set(Some(why));
     E::custom(text)
 }
 
@@ -302,7 +296,7 @@ pub(crate) fn arrived_shared<H: Any + Send + Sync, E: serde::de::Error>(
     if let Some(known) = known {
         return known.downcast().map_err(|_| E::custom(format_args!("descriptor {index} is of another kind")));
     }
-    let shared = open(arrived(index)?).map_err(E::custom)?;
+    let shared = open(arrived(index)?).map_err(refuse_to_arrive)?;
     let opened: Arc<dyn Any + Send + Sync> = Arc::clone(&shared) as _;
     INCOMING.with_borrow_mut(|fds| fds.get_mut(index as usize).map(|arrived| arrived.opened = Some(opened)));
     Ok(shared)
