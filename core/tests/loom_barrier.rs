@@ -20,7 +20,7 @@ impl World {
         let memory = Memory::new(Barrier::layout(2).unwrap().size());
         // SAFETY: the memory is ours, and nobody else uses it yet.
         let _ = unsafe { Barrier::init(memory.ptr(), memory.len_bytes(), 2) }.unwrap();
-        Arc::new(Self { memory, words: [Word::new(0), Word::new(0), Word::new(0)], peers: Peers::new(2) })
+        Arc::new(Self { memory, words: [Word::new(0), Word::new(0), Word::new(0)], peers: Peers::new(3) })
     }
 
     fn barrier(&self) -> Barrier<'_> {
@@ -130,5 +130,37 @@ fn one_that_gives_up_breaks_it_for_the_other_or_neither() {
         let other = hasty.join().unwrap();
         assert_eq!(mine.is_ok(), other.is_ok());
         assert!(mine.is_ok() || (mine, other) == (Err(BarrierError::Broken), Err(BarrierError::TimedOut)));
+    });
+}
+
+/// A world with one that has arrived, and goes no further.
+fn with_one_that_waits() -> Arc<World> {
+    let world = World::new();
+    let waits = Process::new(&world.peers, 2);
+    assert!(until_killed(8, || world.barrier().wait(&waits, waits.never(), || ())).is_none());
+    assert_eq!(world.barrier().waiting(), 1);
+    world
+}
+
+#[test]
+fn of_more_than_meet_one_gets_through_with_the_one_that_waits() {
+    check("barrier.crowd", Some(2), 10_000, || {
+        let world = with_one_that_waits();
+        let come = |world: &World, process: &Process| world.barrier().wait(process, true, || ()).is_ok();
+        let other = world.spawn(1, come);
+        let mine = come(&world, &Process::new(&world.peers, 0));
+        let other = other.join().unwrap();
+        assert!(!(mine && other), "two got through with one that waits");
+    });
+}
+
+#[test]
+fn an_abort_that_meets_the_end_of_a_round_breaks_the_next() {
+    check("barrier.abort", Some(2), 500, || {
+        let world = with_one_that_waits();
+        let other = world.spawn(1, |world, process| world.barrier().wait(process, process.never(), || ()));
+        world.barrier().abort(&Process::new(&world.peers, 0));
+        assert_ne!(other.join().unwrap(), Err(BarrierError::TimedOut));
+        assert!(world.barrier().is_broken());
     });
 }

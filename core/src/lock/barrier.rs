@@ -12,19 +12,23 @@
 //!
 //! `completed` is 1 more than the attempt that was completed last; 0: none.
 //!
-//! | place: `attempt:32`, `INSIDE:1`, `owner:30` | state |
+//! | place: `attempt:32`, `INSIDE:1`, `FREED:1`, `owner:30` | state |
 //! |---|---|
-//! | 0 | free |
+//! | 0 | free, and nobody was ever here |
+//! | FREED | free, and somebody was here in that attempt |
 //! | owner, INSIDE | a thread of that process has arrived in that attempt, and has not left yet |
-//! | owner | that process was here last; it is a *registered* party, and its death breaks the barrier |
+//! | owner | that process was here last, in that attempt; it is a *registered* party, and its death breaks the barrier |
 //!
 //! A party that was never here is not known, so its death before its first arrival is not seen. An arrival takes a place of
-//! its own process, else a free one, else one that another process is registered at: parties may change.
+//! its own process, else a free one, else one that another process is registered at: parties may change, and there may be more
+//! of them than meet in one round.
 //!
 //! # Protocol
 //! Wait ([`Barrier::wait`]):
 //! 1. the phase is BROKEN: `Broken`. FILLING in attempt a: CAS(a place that is not INSIDE -> (a, INSIDE, me)). No such
-//!    place: sleep on `left`, and again;
+//!    place: sleep on `left`, and again. Then the phase is in another attempt, and somebody had been at this place in
+//!    attempt a or later: a was over before this arrival, which so counts for nothing: CAS(the place -> what it was); wake who
+//!    waits for a place; again;
 //! 2. the phase says what became of a: `completed` = a + 1: through. BROKEN, or another attempt: `Broken`;
 //! 3. FILLING and every place is INSIDE in attempt a: CAS(phase -> ACTING by me); then the action;
 //!    CAS(phase -> FILLING in attempt a + 1, `completed` = a + 1); wake all: through, as leader. A panic of the action:
@@ -38,18 +42,24 @@
 //! Any party can do 3 for one that was killed after the last arrival. Nobody completes attempt a + 1 before every party of
 //! a has left, so `completed` stays what they need to see; only 2^26 resets during one sleep could deceive them.
 //!
-//! Abort: CAS(phase -> BROKEN). Reset: free the places of the dead; CAS(phase -> FILLING in a + 1); wake all. Recover a
-//! participant that is *proven* dead and has a place: as abort.
+//! The look behind the CAS of 1 is needed: a party may read the phase, be overtaken by a whole round of others, and then find
+//! a place that one of these has left.
+//!
+//! Abort: CAS(phase of whichever attempt -> BROKEN); wake all. Reset: free the places of the dead; CAS(phase -> FILLING in
+//! a + 1); wake all. Recover a participant that is *proven* dead and has a place: CAS(phase of attempt a -> BROKEN), with the
+//! attempt read before the place; wake all.
 //!
 //! # Orderings
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
 //! | `barrier.place` | CAS in `claim` | load in `all_arrived` | what the party did before it arrived | `barrier` |
-//! | `barrier.phase` | CAS in `turn` | full fence in `Party::drop`, behind the load in `phase` | what all parties did before they arrived, and the action | `barrier` |
+//! | `barrier.left` | CAS in `leave` | CAS in `claim` | how far the phase was when this place was left | `barrier` |
+//! | `barrier.phase` | CAS in `turn` | full fence in `leave`, behind the load in `phase` | what all parties did before they arrived, and the action | `barrier` |
 //!
 //! # Crash
 //! | killed between | others see |
 //! |---|---|
+//! | wait 1, CAS and look | a dead owner at a place, in an attempt that may be over: broken |
 //! | wait 1 and 5: a party that waits | a dead owner at a place: one who waits breaks the barrier, within a slice for each 16 parties |
 //! | wait 1, as the last, and 3 | all have arrived: another one goes on with 3, or breaks it |
 //! | wait 3, at the action | ACTING with a dead actor: broken |
@@ -80,6 +90,11 @@ const ACTING: u64 = 1;
 const BROKEN: u64 = 2;
 /// Bit 31 of a place: its party has not left.
 const INSIDE: u64 = 1 << 31;
+/// Bit 30 of a place: it is nobody's, and once was somebody's.
+const FREED: u64 = 1 << 30;
+/// Looks that find something in a row before a party sleeps all the same, and so looks at its deadline. Peers that keep to
+/// the protocol let it sleep or go on long before that.
+const READY_IN_A_ROW: u32 = 64;
 
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -240,8 +255,13 @@ impl<'m> Barrier<'m> {
 
     /// Breaks the barrier: who waits, and who comes before a reset, gets `Broken`. Does not block.
     pub fn abort<W: Wait>(&self, wait: &W) {
-        let attempt = self.phase().attempt();
-        self.break_attempt(attempt, wait);
+        let mut phase = self.phase();
+        while phase.state() < BROKEN {
+            match self.turn(phase, phase.turned_to(BROKEN, 0)) {
+                Ok(()) => return self.wake_all(wait),
+                Err(now) => phase = now,
+            }
+        }
     }
 
     /// Makes the barrier new: who waits gets `Broken`; parties that are proven dead are forgotten. Does not block; probes
@@ -254,7 +274,7 @@ impl<'m> Barrier<'m> {
             // ORDERING: Relaxed. The CAS takes exactly this word, whose owner is proven dead.
             let seen = place.load(Ordering::Relaxed);
             if owner_of(seen).is_some_and(|owner| env.me() != Some(owner) && env.is_dead(owner)) {
-                let _ = place.compare_exchange(seen, 0, Ordering::Relaxed, Ordering::Relaxed);
+                let _ = place.compare_exchange(seen, freed(seen), Ordering::Relaxed, Ordering::Relaxed);
             }
         }
         let mut phase = self.phase();
@@ -271,7 +291,7 @@ impl<'m> Barrier<'m> {
             // ORDERING: Relaxed, here and below. Publishes nothing.
             let seen = place.load(Ordering::Relaxed);
             if seen & INSIDE == 0 && owner_of(seen) == Some(me) {
-                let _ = place.compare_exchange(seen, 0, Ordering::Relaxed, Ordering::Relaxed);
+                let _ = place.compare_exchange(seen, freed(seen), Ordering::Relaxed, Ordering::Relaxed);
             }
         }
     }
@@ -308,14 +328,18 @@ impl<'m> Barrier<'m> {
         env: &E,
         deadline: E::Deadline,
     ) -> Result<(usize, u64), BarrierError> {
-        let mut prober = Prober::default();
+        let (mut prober, mut ready) = (Prober::default(), 0);
         loop {
             let phase = self.phase();
             let attempt = phase.attempt();
             match phase.state() {
                 FILLING => {
-                    if let Some(place) = self.claim(attempt, me) {
-                        return Ok((place, attempt));
+                    if let Some((place, before)) = self.claim(attempt, me) {
+                        // ORDERING: Relaxed, in `phase`. `claim` has acquired how far it was when somebody left this place.
+                        if self.phase().attempt() == attempt || is_before(before, attempt) {
+                            return Ok((place, attempt));
+                        }
+                        self.leave(place, arrived(attempt, me), before, env);
                     }
                 }
                 ACTING => {}
@@ -324,31 +348,52 @@ impl<'m> Barrier<'m> {
             }
             let slept = self.0.header.left.sleep_unless(WakeMode::Fenced, Slice::Owner, deadline, env, || {
                 // ORDERING: Relaxed. The loop looks again.
-                self.0.header.phase.load(Ordering::Relaxed) != phase.0
-                    || self.0.words.iter().any(|place| place.load(Ordering::Relaxed) & INSIDE == 0)
+                let has_room = || self.0.words.iter().any(|place| place.load(Ordering::Relaxed) & INSIDE == 0);
+                ready < READY_IN_A_ROW
+                    && (self.0.header.phase.load(Ordering::Relaxed) != phase.0
+                        || phase.state() == FILLING && has_room())
             });
-            if slept == Slept::Expired {
-                return Err(BarrierError::TimedOut);
+            ready = if slept == Slept::Ready { ready + 1 } else { 0 };
+            match slept {
+                Slept::Ready => continue,
+                Slept::Expired => return Err(BarrierError::TimedOut),
+                Slept::Again => {}
             }
             self.break_if_dead(&mut prober, attempt, me, env);
         }
     }
 
-    /// CAS of a place that nobody is inside to (attempt, INSIDE, me).
-    fn claim(&self, attempt: u64, me: OwnerId) -> Option<usize> {
+    /// CAS of a place that nobody is inside to (attempt, INSIDE, me): which, and what it was.
+    fn claim(&self, attempt: u64, me: OwnerId) -> Option<(usize, u64)> {
         let mine = |seen: u64| seen & INSIDE == 0 && owner_of(seen) == Some(me);
-        let free = |seen: u64| seen == 0;
+        let free = |seen: u64| seen & INSIDE == 0 && owner_of(seen).is_none();
         let left = |seen: u64| seen & INSIDE == 0;
-        let arrived = attempt << 32 | INSIDE | u64::from(me.to_word());
-        let takes = |place: &AtomicU64, fits: &dyn Fn(u64) -> bool| {
+        let arrived = arrived(attempt, me);
+        let takes = |(at, place): (usize, &AtomicU64), fits: &dyn Fn(u64) -> bool| {
             // ORDERING: Relaxed. The CAS takes exactly this word.
             let seen = place.load(Ordering::Relaxed);
-            // ORDERING barrier.place: Release. Pairs with the Acquire in `all_arrived`.
-            // Publishes what this party did before it arrived. Failure: Relaxed, nothing is read.
-            fits(seen) && place.compare_exchange(seen, arrived, Ordering::Release, Ordering::Relaxed).is_ok()
+            // ORDERING barrier.place: AcqRel. Pairs with the Acquire in `all_arrived`. Publishes what this party did before it
+            // arrived. And barrier.left: AcqRel. Pairs with the Release in `leave`: the phase that is read next is no older
+            // than the one with which this place was left. Failure: Relaxed, nothing is read.
+            let taken =
+                fits(seen) && place.compare_exchange(seen, arrived, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+            taken.then_some((at, seen))
         };
         let preferences: [&dyn Fn(u64) -> bool; 3] = [&mine, &free, &left];
-        preferences.iter().find_map(|fits| self.0.words.iter().position(|place| takes(place, fits)))
+        preferences.iter().find_map(|fits| self.0.words.iter().enumerate().find_map(|place| takes(place, fits)))
+    }
+
+    /// CAS of a place that is `arrived` to `after`, and the wake of who waits for one.
+    fn leave<W: Wait>(&self, place: usize, arrived: u64, after: u64, wait: &W) {
+        let word = &self.0.words[place];
+        // ORDERING barrier.left: Release. Pairs with the AcqRel in `claim`. Publishes the phase that this party has seen.
+        // Failure: Relaxed, nothing is read.
+        let _ = word.compare_exchange(arrived, after, Ordering::Release, Ordering::Relaxed);
+        // ORDERING event.announce: SeqCst fence. Pairs with the fence in `heavy`: either this party sees the flag, or the
+        // one that waits for a place sees it. And barrier.phase: SeqCst fence. Pairs with the Release in `turn`: what all
+        // parties did, and the action, is visible to this one when it goes on.
+        fence_after_rmw(Ordering::SeqCst);
+        self.0.header.left.wake_fenced(u32::MAX, wait);
     }
 
     fn all_arrived(&self, attempt: u64) -> bool {
@@ -363,7 +408,7 @@ impl<'m> Barrier<'m> {
 
     /// CAS of the phase.
     fn turn(&self, from: Phase, to: Phase) -> Result<(), Phase> {
-        // ORDERING barrier.phase: Release. Pairs with the fence in `Party::drop`.
+        // ORDERING barrier.phase: Release. Pairs with the fence in `leave`.
         // Publishes what the parties did, which `all_arrived` acquired, and the action. Failure: Relaxed, the callers
         // that go on look again.
         let cas = self.0.header.phase.compare_exchange(from.0, to.0, Ordering::Release, Ordering::Relaxed);
@@ -413,26 +458,30 @@ impl<E: Wait + Liveness> Party<'_, '_, E> {
     /// Wait 2 to 4: whether this party was the one that ended the round.
     fn stay(&self, deadline: E::Deadline, action: impl FnOnce()) -> Result<bool, BarrierError> {
         let (barrier, mut prober, mut action) = (self.barrier, Prober::default(), Some(action));
+        let mut ready = 0;
         loop {
             let phase = barrier.phase();
             if let Some(outcome) = phase.outcome(self.attempt) {
                 return outcome.map(|()| false);
             }
-            if phase.state() == FILLING && barrier.all_arrived(self.attempt) {
+            let looks_on = ready < READY_IN_A_ROW;
+            if looks_on && phase.state() == FILLING && barrier.all_arrived(self.attempt) {
                 let acting = phase.turned_to(ACTING, self.place as u64);
                 if barrier.turn(phase, acting).is_ok()
                     && let Some(action) = action.take()
                 {
                     return self.act(acting, action).map(|()| true);
                 }
+                ready += 1;
                 continue;
             }
             let slept =
                 barrier.0.header.turned.sleep_unless(WakeMode::Fenced, Slice::Owner, deadline, self.env, || {
                     // ORDERING: Relaxed. The loop looks again.
-                    barrier.0.header.phase.load(Ordering::Relaxed) != phase.0
-                        || phase.state() == FILLING && barrier.all_arrived(self.attempt)
+                    let has_changed = barrier.0.header.phase.load(Ordering::Relaxed) != phase.0;
+                    looks_on && (has_changed || phase.state() == FILLING && barrier.all_arrived(self.attempt))
                 });
+            ready = if slept == Slept::Ready { ready + 1 } else { 0 };
             if slept == Slept::Expired && barrier.break_attempt(self.attempt, self.env) {
                 return Err(BarrierError::TimedOut);
             }
@@ -459,15 +508,8 @@ impl<E: Wait + Liveness> Drop for Party<'_, '_, E> {
         if self.env.me() != Some(self.me) {
             return;
         }
-        let place = &self.barrier.0.words[self.place];
-        let inside = self.attempt << 32 | INSIDE | u64::from(self.me.to_word());
-        // ORDERING: Relaxed, both. Who takes the place next learns nothing from it.
-        let _ = place.compare_exchange(inside, inside & !INSIDE, Ordering::Relaxed, Ordering::Relaxed);
-        // ORDERING event.announce: SeqCst fence. Pairs with the fence in `heavy`: either this party sees the flag, or the
-        // one that waits for a place sees it. And barrier.phase: SeqCst fence. Pairs with the Release in `turn`: what all
-        // parties did, and the action, is visible to this one when it goes on.
-        fence_after_rmw(Ordering::SeqCst);
-        self.barrier.0.header.left.wake_fenced(u32::MAX, self.env);
+        let inside = arrived(self.attempt, self.me);
+        self.barrier.leave(self.place, inside, inside & !INSIDE, self.env);
     }
 }
 
@@ -478,6 +520,23 @@ impl<E: Wait + Liveness> Drop for BreaksUnlessForgotten<'_, '_, '_, E> {
     fn drop(&mut self) {
         self.0.barrier.break_attempt(self.0.attempt, self.0.env);
     }
+}
+
+/// The word of a place at which `me` has arrived in `attempt`.
+const fn arrived(attempt: u64, me: OwnerId) -> u64 {
+    attempt << 32 | INSIDE | me.to_word() as u64
+}
+
+/// The word of a place that was `seen` and is free from here on.
+const fn freed(seen: u64) -> u64 {
+    seen >> 32 << 32 | FREED
+}
+
+/// Whether nobody had been at a place that was `seen` since `attempt` began. Attempts go round: 2^25 of them are as far back as
+/// a place may have been left alone.
+const fn is_before(seen: u64, attempt: u64) -> bool {
+    let ago = attempt.wrapping_sub(seen >> 32) & ATTEMPT_MASK;
+    seen == 0 || ago != 0 && ago <= ATTEMPT_MASK / 2
 }
 
 const fn has_arrived(place: u64, attempt: u64) -> bool {
@@ -522,6 +581,22 @@ mod tests {
             assert_eq!(filling.turned_to(BROKEN, 0).outcome(attempt), broken);
             assert_eq!(filling.reset().outcome(attempt), broken);
             assert_eq!(filling.turned_to(3, 0).outcome(attempt), Some(Err(BarrierError::Corrupt)));
+        }
+    }
+
+    #[test]
+    fn a_place_keeps_the_attempt_in_which_somebody_was_here_last() {
+        let me = OwnerId::new(3, 1).unwrap();
+        for attempt in [0, 1, ATTEMPT_MASK] {
+            let left = arrived(attempt, me) & !INSIDE;
+            let next = (attempt + 1) & ATTEMPT_MASK;
+            for seen in [left, freed(left), freed(arrived(attempt, me))] {
+                assert!(
+                    !is_before(seen, attempt) && is_before(seen, next) && !is_before(left, attempt.wrapping_sub(1))
+                );
+            }
+            assert!(is_before(0, attempt));
+            assert_eq!((owner_of(left), owner_of(freed(left)), freed(left) & INSIDE), (Some(me), None, 0));
         }
     }
 }
