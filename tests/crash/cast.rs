@@ -73,6 +73,11 @@ impl LeasedHome {
         Self { segment, reaps: matches!(role, Role::Alone | Role::Asleep | Role::JustWoken) }
     }
 
+    /// The driver joins, and always looks who has died.
+    pub(crate) fn watched() -> Self {
+        Self { reaps: true, ..Self::new(Role::Alone) }
+    }
+
     /// Whether a stepped victim gets to sleep in `role`. A slice ends 10 ms after the clock was read, and an unoptimised
     /// build may need longer than that, stepped, from the clock to the futex.
     pub(crate) fn lets_sleep(role: Role) -> bool {

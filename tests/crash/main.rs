@@ -24,6 +24,8 @@ mod locks;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod meetings;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod misfits;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod mpmc;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod mutex;
@@ -39,6 +41,8 @@ mod reaper;
 mod recoverers;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod rings;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod shared;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod slab;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -145,6 +149,7 @@ mod sweep {
         crate::mutex::leased(&wanted, &mut table);
         crate::rings::leased(&wanted, &mut table);
         crate::mpmc::leased(&wanted, &mut table);
+        crate::mpmc::shared(&wanted, &mut table);
         crate::latest::leased(&wanted, &mut table);
         crate::names::run(&wanted, &mut table, directory);
         crate::reaper::run(&wanted, &mut table);

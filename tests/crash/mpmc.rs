@@ -13,7 +13,9 @@ use crate::Wanted;
 use crate::cast::{COMPANION, Cast, DRIVER, LeasedHome, PREDECESSOR, ToldCast, VICTIM};
 use crate::channel::Stop;
 use crate::ledger::{Cost, Ledger};
-use crate::queue::{AcksFirst, Fixed, FreesAll, Hand, Messages, ROOM, Taken, Then, Tickets, Work};
+use crate::misfits::{AcksFirst, FreesAll, Tickets};
+use crate::queue::{Fixed, Hand, Messages, ROOM, Taken, Then, Work};
+use crate::shared::{SharedItems, SharedMessages};
 
 /// How long a victim or companion waits: longer than any deadline of the sweep's, so that a hang shows as one.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +50,7 @@ enum Part {
     GiveBack,
     GiveUp,
     TakeLetter,
+    ListLetters,
     Recover,
     RecoverLetter,
     Close,
@@ -73,6 +76,7 @@ impl Part {
             Self::GiveBack => "take, give back",
             Self::GiveUp => "give back, last time",
             Self::TakeLetter => "take dead letter",
+            Self::ListLetters => "list dead letters",
             Self::Recover => "recover",
             Self::RecoverLetter => "recover to a letter",
             Self::Close => "close",
@@ -97,7 +101,7 @@ impl Part {
     /// Deliveries of an item.
     fn max_attempts(self) -> u32 {
         match self {
-            Self::PushOverLetter | Self::GiveUp | Self::TakeLetter | Self::RecoverLetter => 1,
+            Self::PushOverLetter | Self::GiveUp | Self::TakeLetter | Self::ListLetters | Self::RecoverLetter => 1,
             _ => 7,
         }
     }
@@ -161,7 +165,7 @@ impl<'m, K: Cast, Q: Work<'m>> Play<'m, K, Q> {
                 self.die_after(|hand| must(hand.reserve(0, Then::Forget)));
                 self.push(0..2);
             }
-            Part::PushOverLetter | Part::TakeLetter => {
+            Part::PushOverLetter | Part::TakeLetter | Part::ListLetters => {
                 self.push(0..1);
                 must(self.driver.take(None, Then::Drop, |_| {}));
                 self.push(1..ROOM);
@@ -273,7 +277,7 @@ impl<'m, K: Cast, Q: Work<'m>> Play<'m, K, Q> {
             Part::PushOverLetter => waiting + dropped <= 1 && !(pushed && dropped == 0),
             Part::GiveUp if completed => (waiting, dropped) == (1, 0),
             Part::TakeLetter if completed => (waiting, dropped) == (0, 0),
-            Part::RecoverLetter => (waiting, dropped) == (1, 0),
+            Part::RecoverLetter | Part::ListLetters => (waiting, dropped) == (1, 0),
             Part::TakeLetter | Part::GiveUp => waiting <= 1 && dropped == 0,
             _ => (waiting, dropped) == (0, 0),
         };
@@ -345,6 +349,7 @@ impl<'m, K: Cast, Q: Work<'m>> Scene for Play<'m, K, Q> {
             Part::Take => victim.take(None, Then::Settle, done).map(|_| ()),
             Part::GiveBack | Part::GiveUp => victim.take(None, Then::Drop, |_| {}).map(|_| ()),
             Part::TakeLetter => victim.take_letter().map(|item| item.into_iter().for_each(done)),
+            Part::ListLetters => victim.list_letters().map(|letters| assert_eq!(letters, [0])),
             Part::Recover | Part::RecoverLetter => {
                 assert_ne!(victim.recover(owner(PREDECESSOR)), Recovered::default());
                 Ok(())
@@ -433,7 +438,7 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
     use Role::{Alone, Asleep, JustWoken, PeersAsleep, SecondWaiter};
     let (memory, ledger) = (Mapping::new(QUEUE_BYTES), Mapping::new(size_of::<Ledger>()));
     let (m, l) = (&memory, &ledger);
-    let fixed: [(Part, u64, &[Role]); 19] = [
+    let fixed: [(Part, u64, &[Role]); 20] = [
         (Part::Push, 40, &[Alone, PeersAsleep(1)]),
         (Part::PushTwo, 60, &[Alone, PeersAsleep(2)]),
         (Part::PushWait, 40, &[Asleep, JustWoken, SecondWaiter]),
@@ -450,6 +455,7 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
         (Part::GiveBack, 40, &[Alone]),
         (Part::GiveUp, 40, &[Alone]),
         (Part::TakeLetter, 30, &[Alone]),
+        (Part::ListLetters, 30, &[Alone]),
         (Part::Recover, 60, &[Alone]),
         (Part::RecoverLetter, 60, &[Alone]),
         (Part::Close, 10, &[Alone, PeersAsleep(1)]),
@@ -461,28 +467,50 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
             // Walks that are long because they sleep in between, and cost a slice each.
             let plan = match (part, role) {
                 (Part::PushBehindDead | Part::PopBehindDead, _) => plan.cut(Cut::Edges { stride: 5 }),
+                (Part::ListLetters, _) => plan.cut(Cut::Edges { stride: 3 }),
                 (Part::PopTwo | Part::PushTwo, PeersAsleep(_)) => plan.cut(Cut::Edges { stride: 3 }),
                 _ => plan,
             };
             play::<Fixed<'_>>(wanted, table, m, l, &plan, part);
         }
     }
-    let bytes: [(Part, u64, Role); 7] = [
-        (Part::Push, 40, PeersAsleep(1)),
-        (Part::PushWait, 40, JustWoken),
-        (Part::Pop, 40, PeersAsleep(1)),
-        (Part::PopWait, 40, JustWoken),
-        (Part::PopInVain, 40, Alone),
-        (Part::Take, 40, Alone),
-        (Part::GiveBack, 40, Alone),
+    let bytes: [(Part, u64, &[Role]); 19] = [
+        (Part::Push, 40, &[Alone, PeersAsleep(1)]),
+        (Part::PushWait, 40, &[Asleep, JustWoken, SecondWaiter]),
+        (Part::PushBehindDead, 60, &[Alone]),
+        (Part::PushOverLetter, 60, &[Alone]),
+        (Part::Reserve, 40, &[Alone, PeersAsleep(1)]),
+        (Part::Abandon, 40, &[Alone, PeersAsleep(1)]),
+        (Part::Pop, 40, &[Alone, PeersAsleep(1)]),
+        (Part::PopWait, 40, &[Asleep, JustWoken, SecondWaiter]),
+        (Part::PopBehindDead, 60, &[Alone]),
+        (Part::PopSkipping, 40, &[Alone]),
+        (Part::PopInVain, 40, &[Alone]),
+        (Part::Take, 40, &[Alone, PeersAsleep(1)]),
+        (Part::GiveBack, 40, &[Alone]),
+        (Part::GiveUp, 40, &[Alone]),
+        (Part::TakeLetter, 30, &[Alone]),
+        (Part::ListLetters, 30, &[Alone]),
+        (Part::Recover, 60, &[Alone]),
+        (Part::RecoverLetter, 60, &[Alone]),
+        (Part::Close, 10, &[Alone, PeersAsleep(1)]),
     ];
-    for (part, floor, role) in bytes {
+    for (part, floor, roles) in bytes {
         let name = format!("mpmc bytes: {}", part.name()).leak();
-        play::<Messages<'_>>(wanted, table, m, l, &Plan::new(name, floor).role(role), part);
+        for role in roles {
+            let plan = Plan::new(name, floor).role(*role);
+            let plan = match (part, role) {
+                (Part::PushBehindDead | Part::PopBehindDead, _) => plan.cut(Cut::Edges { stride: 17 }),
+                (Part::ListLetters, _) => plan.cut(Cut::Edges { stride: 3 }),
+                (Part::PushWait | Part::PopWait, Asleep | SecondWaiter) => plan.cut(Cut::Edges { stride: 7 }),
+                _ => plan,
+            };
+            play::<Messages<'_>>(wanted, table, m, l, &plan, part);
+        }
     }
 
     let seed = |name| Plan::new(name, 1).seeded();
-    play::<AcksFirst<'_>>(wanted, table, m, l, &seed("queue acknowledges first"), Part::Take);
+    play::<AcksFirst<Fixed<'_>>>(wanted, table, m, l, &seed("queue acknowledges first"), Part::Take);
     play::<FreesAll<'_>>(wanted, table, m, l, &seed("queue frees all"), Part::Take);
     play::<Tickets<'_>>(wanted, table, m, l, &seed("queue of tickets, push"), Part::Push);
     play::<Tickets<'_>>(wanted, table, m, l, &seed("queue of tickets, pop"), Part::Pop);
@@ -511,5 +539,36 @@ pub(crate) fn leased(wanted: &Wanted, table: &mut Table) {
             let make = || Play::<'_, _, Fixed<'_>>::new(&memory, &ledger, home.cast(), part, role);
             table.add(sweep(&plan, wanted.effort, make));
         }
+    }
+}
+
+/// The queues of `crosslane-shm` themselves, under a parent that looks who has died; and one that is used wrongly.
+pub(crate) fn shared(wanted: &Wanted, table: &mut Table) {
+    use Role::{Alone, PeersAsleep};
+    for part in [Part::Push, Part::Pop, Part::Take, Part::Close] {
+        for role in [Alone, PeersAsleep(1)] {
+            if (part, role) != (Part::Take, PeersAsleep(1)) {
+                hand_out::<SharedItems>(wanted, table, &Plan::new("shm queue", 40).role(role), part);
+                hand_out::<SharedMessages>(wanted, table, &Plan::new("shm messages", 40).role(role), part);
+            }
+        }
+    }
+    hand_out::<AcksFirst<SharedItems>>(
+        wanted,
+        table,
+        &Plan::new("shm queue acknowledges first", 1).seeded(),
+        Part::Take,
+    );
+}
+
+fn hand_out<'m, Q: Work<'m>>(wanted: &Wanted, table: &mut Table, plan: &Plan, part: Part) {
+    let name = if plan.seeded { plan.name } else { format!("{}: {}", plan.name, part.name()).leak() };
+    if wanted.is(name) {
+        // As long as the program, because the queue in it chooses its lifetime; these queues bring memory of their own.
+        let [memory, ledger] =
+            [QUEUE_BYTES, size_of::<Ledger>()].map(|len_bytes| &*Box::leak(Box::new(Mapping::new(len_bytes))));
+        let (home, plan) = (LeasedHome::watched(), Plan { name, ..plan.clone() });
+        let make = || Play::<'m, _, Q>::new(memory, ledger, home.cast(), part, plan.role);
+        table.add(sweep(&plan, wanted.effort, make));
     }
 }

@@ -1,10 +1,11 @@
 //! Queues of many producers and consumers under one face, so that each is swept by the same scenes: numbered items, taken
-//! and settled. And queues with bugs that the sweep must find.
+//! and settled.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use core::ops::Deref;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use core::time::Duration;
 
-use crosslane_core::mpmc::{self, Bytes, Delivery, Payload, PopError, PushError, Recovered, Ring};
+use crosslane_core::mpmc::{self, Bytes, BytesDelivery, Delivery, Payload, PopError, PushError, Recovered, Ring};
 use crosslane_core::{Liveness, OwnerId, Trusted, Wait, WakeMode};
 use crosslane_tests::mapping::Mapping;
 
@@ -13,7 +14,7 @@ use crate::channel::{Stop, broken, mirror, whole};
 /// Items that fit into each queue.
 pub(crate) const ROOM: u64 = 4;
 /// Slots, the same number.
-const SLOTS: u32 = 4;
+pub(crate) const SLOTS: u32 = 4;
 
 /// What becomes of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +31,12 @@ pub(crate) enum Then {
 pub(crate) type Taken = (u64, u32);
 
 /// A queue in shared memory.
-pub(crate) trait Work<'m>: Copy {
+pub(crate) trait Work<'m> {
     /// A process's access to it.
     type Hand<E: Wait + Liveness>: Hand;
     /// Makes an empty queue in zeroed memory, which delivers an item so many times.
     fn make(memory: &'m Mapping, max_attempts: u32) -> Self;
-    fn hand<E: Wait + Liveness>(self, env: E) -> Self::Hand<E>;
+    fn hand<E: Wait + Liveness>(&self, env: E) -> Self::Hand<E>;
 }
 
 /// What a process does with a queue. Without `time` a call does not wait.
@@ -64,6 +65,10 @@ pub(crate) trait Hand {
     }
     fn take_letter(&self) -> Result<Option<u64>, Stop> {
         Ok(None)
+    }
+    /// Looks at each dead letter, and leaves it where it is.
+    fn list_letters(&self) -> Result<Vec<u64>, Stop> {
+        Ok(Vec::new())
     }
     fn recover(&self, _: OwnerId) -> Recovered {
         Recovered::default()
@@ -119,15 +124,15 @@ fn settle<E: Wait + Liveness>(
 
 /// Where the slots begin, and how long each is, in words, and where the lap and the state are in a slot's first: see the
 /// layout of `mpmc`.
-const SLOTS_AT: usize = 640 / 8;
-const SLOT_WORDS: usize = 4;
-const LAP_SHIFT: u32 = 28;
-const OWNER: u64 = (1 << 22) - 1;
-const STATE: u64 = 7 << 22;
-const READING: u64 = 3 << 22;
+pub(crate) const SLOTS_AT: usize = 640 / 8;
+pub(crate) const SLOT_WORDS: usize = 4;
+pub(crate) const LAP_SHIFT: u32 = 28;
+pub(crate) const OWNER: u64 = (1 << 22) - 1;
+pub(crate) const STATE: u64 = 7 << 22;
+pub(crate) const READING: u64 = 3 << 22;
 
 /// The words of a queue's memory, seen past the library.
-type Raw = [AtomicU64; SLOTS_AT + SLOT_WORDS * SLOTS as usize];
+pub(crate) type Raw = [AtomicU64; SLOTS_AT + SLOT_WORDS * SLOTS as usize];
 
 fn raw(memory: &Mapping) -> &Raw {
     // SAFETY: integers in atomics: every bit pattern is one.
@@ -147,16 +152,30 @@ fn is_full(raw: &Raw) -> bool {
     }) == Some(true)
 }
 
+/// A handle of `crosslane-core` itself, where others have one that leads to it.
+#[derive(Debug)]
+pub(crate) struct Bare<T>(T);
+
+impl<T> Deref for Bare<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A handle of `crosslane-core` to a queue of fixed items.
+pub(crate) type Items<'m, E> = mpmc::Queue<'m, [u64; 2], E, Trusted>;
+
 /// The queue of fixed items.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fixed<'m>(Ring<'m>, &'m Raw);
+pub(crate) struct Fixed<'m>(Ring<'m>, pub(crate) &'m Raw);
 
-/// Its handle.
+/// A handle that leads to [`Items`]; with its memory, where that can be looked at.
 #[derive(Debug)]
-pub(crate) struct FixedHand<'m, E>(mpmc::Queue<'m, [u64; 2], E, Trusted>, &'m Raw);
+pub(crate) struct FixedHand<'m, Q>(pub(crate) Q, pub(crate) Option<&'m Raw>);
 
 impl<'m> Work<'m> for Fixed<'m> {
-    type Hand<E: Wait + Liveness> = FixedHand<'m, E>;
+    type Hand<E: Wait + Liveness> = FixedHand<'m, Bare<Items<'m, E>>>;
 
     fn make(memory: &'m Mapping, max_attempts: u32) -> Self {
         let (payload, len_bytes) = (Payload::of::<[u64; 2]>().expect("short"), memory.len_bytes());
@@ -165,14 +184,14 @@ impl<'m> Work<'m> for Fixed<'m> {
         Self(ring.expect("a mapping is large and aligned enough"), raw(memory))
     }
 
-    fn hand<E: Wait + Liveness>(self, env: E) -> Self::Hand<E> {
+    fn hand<E: Wait + Liveness>(&self, env: E) -> Self::Hand<E> {
         let queue = mpmc::Queue::new(self.0, env).expect("of this payload");
         // SAFETY: every process of the scene uses the queue through this crate.
-        FixedHand(unsafe { queue.trust_peers() }, self.1)
+        FixedHand(Bare(unsafe { queue.trust_peers() }), Some(self.1))
     }
 }
 
-impl<E: Wait + Liveness> FixedHand<'_, E> {
+impl<'q, E: Wait + Liveness, Q: Deref<Target = Items<'q, E>>> FixedHand<'_, Q> {
     /// Claims a slot, fills it and commits it after `work`.
     pub(crate) fn reserve_while(&self, item: u64, work: impl FnOnce()) -> Result<(), Stop> {
         let mut slot = self.0.try_reserve().map_err(no_push)?;
@@ -183,7 +202,7 @@ impl<E: Wait + Liveness> FixedHand<'_, E> {
     }
 }
 
-impl<E: Wait + Liveness> Hand for FixedHand<'_, E> {
+impl<'q, E: Wait + Liveness, Q: Deref<Target = Items<'q, E>>> Hand for FixedHand<'_, Q> {
     fn push(&self, item: u64, time: Option<Duration>) -> Result<(), Stop> {
         let whole = [item, mirror(item)];
         match time {
@@ -245,6 +264,10 @@ impl<E: Wait + Liveness> Hand for FixedHand<'_, E> {
         }
     }
 
+    fn list_letters(&self) -> Result<Vec<u64>, Stop> {
+        self.0.letters().map_err(no_pop)?.map(|letter| whole(letter[0], letter[1])).collect()
+    }
+
     fn recover(&self, owner: OwnerId) -> Recovered {
         self.0.recover(owner)
     }
@@ -258,7 +281,7 @@ impl<E: Wait + Liveness> Hand for FixedHand<'_, E> {
     }
 
     fn is_full(&self) -> bool {
-        is_full(self.1)
+        self.1.map_or(self.len() == ROOM, is_full)
     }
 
     fn is_closed(&self) -> bool {
@@ -273,7 +296,7 @@ impl<E: Wait + Liveness> Hand for FixedHand<'_, E> {
 /// Bytes of a message: no multiple of 8.
 const MESSAGE_BYTES: usize = 13;
 /// The longest message, in bytes.
-const MOST_BYTES: u32 = 15;
+pub(crate) const MOST_BYTES: u32 = 15;
 
 fn encode(item: u64) -> [u8; MESSAGE_BYTES] {
     let mut bytes = [0; MESSAGE_BYTES];
@@ -291,16 +314,19 @@ fn decode(len: usize, bytes: [u8; MESSAGE_BYTES]) -> Result<u64, Stop> {
     }
 }
 
+/// A handle of `crosslane-core` to a queue of messages.
+pub(crate) type Texts<'m, E> = Bytes<'m, E, Trusted>;
+
 /// The queue of messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Messages<'m>(Ring<'m>, &'m Raw);
 
-/// Its handle.
+/// A handle that leads to [`Texts`]; with its memory, where that can be looked at.
 #[derive(Debug)]
-pub(crate) struct MessagesHand<'m, E>(Bytes<'m, E>, &'m Raw);
+pub(crate) struct MessagesHand<'m, Q>(pub(crate) Q, pub(crate) Option<&'m Raw>);
 
 impl<'m> Work<'m> for Messages<'m> {
-    type Hand<E: Wait + Liveness> = MessagesHand<'m, E>;
+    type Hand<E: Wait + Liveness> = MessagesHand<'m, Bare<Texts<'m, E>>>;
 
     fn make(memory: &'m Mapping, max_attempts: u32) -> Self {
         let (payload, len_bytes) = (Bytes::payload(MOST_BYTES).expect("short"), memory.len_bytes());
@@ -309,12 +335,21 @@ impl<'m> Work<'m> for Messages<'m> {
         Self(ring.expect("a mapping is large and aligned enough"), raw(memory))
     }
 
-    fn hand<E: Wait + Liveness>(self, env: E) -> Self::Hand<E> {
-        MessagesHand(Bytes::new(self.0, MOST_BYTES, env).expect("of this payload"), self.1)
+    fn hand<E: Wait + Liveness>(&self, env: E) -> Self::Hand<E> {
+        let queue = Bytes::new(self.0, MOST_BYTES, env).expect("of this payload");
+        // SAFETY: every process of the scene uses the queue through this crate.
+        MessagesHand(Bare(unsafe { queue.trust_peers() }), Some(self.1))
     }
 }
 
-impl<E: Wait + Liveness> Hand for MessagesHand<'_, E> {
+fn read<E: Wait + Liveness>(delivery: &BytesDelivery<'_, '_, E, Trusted>) -> Result<u64, Stop> {
+    let mut bytes = [0; MESSAGE_BYTES];
+    let len = delivery.len_bytes();
+    delivery.copy_to(&mut bytes[..len.min(MESSAGE_BYTES)]);
+    decode(len, bytes)
+}
+
+impl<'q, E: Wait + Liveness, Q: Deref<Target = Texts<'q, E>>> Hand for MessagesHand<'_, Q> {
     fn push(&self, item: u64, time: Option<Duration>) -> Result<(), Stop> {
         match time {
             None => self.0.try_push(&encode(item)),
@@ -329,10 +364,7 @@ impl<E: Wait + Liveness> Hand for MessagesHand<'_, E> {
             Some(time) => self.0.take_timeout(time),
         };
         let delivery = taken.map_err(no_pop)?;
-        let mut bytes = [0; MESSAGE_BYTES];
-        let len = delivery.len_bytes();
-        delivery.copy_to(&mut bytes[..len.min(MESSAGE_BYTES)]);
-        let taken = (decode(len, bytes)?, delivery.attempts());
+        let taken = (read(&delivery)?, delivery.attempts());
         work(taken.0);
         match then {
             Then::Settle => delivery.ack(),
@@ -351,11 +383,38 @@ impl<E: Wait + Liveness> Hand for MessagesHand<'_, E> {
         len.map_err(no_pop).and_then(|len| decode(len, bytes))
     }
 
+    fn reserve(&self, item: u64, then: Then) -> Result<(), Stop> {
+        let mut slot = self.0.try_reserve(MESSAGE_BYTES).map_err(no_push)?;
+        slot.as_mut_slice().copy_from_slice(&encode(item));
+        match then {
+            Then::Settle => slot.commit(),
+            Then::Drop => drop(slot),
+            Then::Forget => core::mem::forget(slot),
+        }
+        Ok(())
+    }
+
+    fn pop_skipping(&self) -> Result<u64, Stop> {
+        let mut bytes = [0; MESSAGE_BYTES];
+        self.0.try_pop_skip_busy_into(&mut bytes).map_err(no_pop).and_then(|len| decode(len, bytes))
+    }
+
     fn pop_in_vain(&self) -> Result<(), Stop> {
         match self.0.try_pop_into(&mut [0; 5]) {
             Err(PopError::BufferTooShort { needed: MESSAGE_BYTES }) => Ok(()),
             other => Err(broken(other)),
         }
+    }
+
+    fn take_letter(&self) -> Result<Option<u64>, Stop> {
+        let Some(letter) = self.0.letters().map_err(no_pop)?.next() else { return Ok(None) };
+        let item = read(&letter)?;
+        letter.ack();
+        Ok(Some(item))
+    }
+
+    fn list_letters(&self) -> Result<Vec<u64>, Stop> {
+        self.0.letters().map_err(no_pop)?.map(|letter| read(&letter)).collect()
     }
 
     fn recover(&self, owner: OwnerId) -> Recovered {
@@ -371,7 +430,7 @@ impl<E: Wait + Liveness> Hand for MessagesHand<'_, E> {
     }
 
     fn is_full(&self) -> bool {
-        is_full(self.1)
+        self.1.map_or(self.len() == ROOM, is_full)
     }
 
     fn is_closed(&self) -> bool {
@@ -380,171 +439,5 @@ impl<E: Wait + Liveness> Hand for MessagesHand<'_, E> {
 
     fn close(&self) {
         self.0.close();
-    }
-}
-
-/// Seeded: the queue of fixed items, used by somebody who acknowledges before the work.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AcksFirst<'m>(Fixed<'m>);
-
-/// Its handle.
-#[derive(Debug)]
-pub(crate) struct AcksFirstHand<'m, E>(FixedHand<'m, E>);
-
-impl<'m> Work<'m> for AcksFirst<'m> {
-    type Hand<E: Wait + Liveness> = AcksFirstHand<'m, E>;
-    fn make(memory: &'m Mapping, max_attempts: u32) -> Self {
-        Self(Fixed::make(memory, max_attempts))
-    }
-    fn hand<E: Wait + Liveness>(self, env: E) -> Self::Hand<E> {
-        AcksFirstHand(self.0.hand(env))
-    }
-}
-
-impl<E: Wait + Liveness> Hand for AcksFirstHand<'_, E> {
-    fn push(&self, item: u64, time: Option<Duration>) -> Result<(), Stop> {
-        self.0.push(item, time)
-    }
-    fn take(&self, time: Option<Duration>, then: Then, work: impl FnOnce(u64)) -> Result<Taken, Stop> {
-        let taken = self.0.take(time, then, |_| {});
-        if let Ok((item, _)) = taken {
-            work(item);
-        }
-        taken
-    }
-    fn pop(&self, time: Option<Duration>) -> Result<u64, Stop> {
-        self.0.pop(time)
-    }
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-}
-
-/// Seeded: who learns of a death frees all that the dead one held, what it was reading like what it was writing.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FreesAll<'m>(Fixed<'m>);
-
-/// Its handle.
-#[derive(Debug)]
-pub(crate) struct FreesAllHand<'m, E>(FixedHand<'m, E>);
-
-impl<'m> Work<'m> for FreesAll<'m> {
-    type Hand<E: Wait + Liveness> = FreesAllHand<'m, E>;
-    fn make(memory: &'m Mapping, max_attempts: u32) -> Self {
-        Self(Fixed::make(memory, max_attempts))
-    }
-    fn hand<E: Wait + Liveness>(self, env: E) -> Self::Hand<E> {
-        FreesAllHand(self.0.hand(env))
-    }
-}
-
-impl<E: Wait + Liveness> Hand for FreesAllHand<'_, E> {
-    fn push(&self, item: u64, time: Option<Duration>) -> Result<(), Stop> {
-        self.0.push(item, time)
-    }
-    fn take(&self, time: Option<Duration>, then: Then, work: impl FnOnce(u64)) -> Result<Taken, Stop> {
-        self.0.take(time, then, work)
-    }
-    fn pop(&self, time: Option<Duration>) -> Result<u64, Stop> {
-        self.0.pop(time)
-    }
-    fn recover(&self, owner: OwnerId) -> Recovered {
-        for slot in 0..SLOTS as usize {
-            let word = &self.0.1[SLOTS_AT + SLOT_WORDS * slot];
-            let seen = word.load(SeqCst);
-            if seen & (STATE | OWNER) == READING | u64::from(owner.to_word()) {
-                word.store(((seen >> LAP_SHIFT) + 1) << LAP_SHIFT, SeqCst);
-            }
-        }
-        self.0.recover(owner)
-    }
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-}
-
-/// Seeded: Vyukov's bounded queue (2010), in which a slot that was claimed does not say by whom.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct TicketWords {
-    tail: AtomicU64,
-    head: AtomicU64,
-    /// Sequence and item. The sequence counts from 0 in each slot, so that all zero is an empty queue.
-    slots: [[AtomicU64; 3]; SLOTS as usize],
-}
-
-/// The queue of tickets.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tickets<'m>(&'m TicketWords);
-
-/// Its handle.
-#[derive(Debug)]
-pub(crate) struct TicketsHand<'m, E: Wait>(&'m TicketWords, E);
-
-impl<'m> Work<'m> for Tickets<'m> {
-    type Hand<E: Wait + Liveness> = TicketsHand<'m, E>;
-    fn make(memory: &'m Mapping, _: u32) -> Self {
-        // SAFETY: only integers in atomics: every bit pattern is one.
-        Self(unsafe { memory.at(0) })
-    }
-    fn hand<E: Wait + Liveness>(self, env: E) -> Self::Hand<E> {
-        TicketsHand(self.0, env)
-    }
-}
-
-impl<E: Wait> TicketsHand<'_, E> {
-    /// Takes a ticket for the slot whose sequence is `due` ahead of the ticket's lap.
-    fn ticket(&self, counter: &AtomicU64, due: u64) -> Result<(&[AtomicU64; 3], u64), Stop> {
-        loop {
-            let ticket = counter.load(SeqCst);
-            let slot = &self.0.slots[usize::try_from(ticket % ROOM).unwrap_or(0)];
-            let lap = ticket / ROOM * 2 + due;
-            if slot[0].load(SeqCst) != lap {
-                return Err(Stop::NotNow);
-            }
-            if counter.compare_exchange(ticket, ticket + 1, SeqCst, SeqCst).is_ok() {
-                return Ok((slot, lap));
-            }
-        }
-    }
-
-    /// Repeats `attempt` until it has an answer or the time is over.
-    fn wait<R>(&self, time: Option<Duration>, mut attempt: impl FnMut() -> Result<R, Stop>) -> Result<R, Stop> {
-        let deadline = self.1.after(time.unwrap_or(Duration::ZERO));
-        loop {
-            let word = AtomicU32::new(0);
-            match attempt() {
-                Err(Stop::NotNow) if time.is_none() => return Err(Stop::NotNow),
-                Err(Stop::NotNow) => {}
-                done => return done,
-            }
-            let slice = crosslane_core::Slice::Owner;
-            if self.1.park(&word, 0, slice, deadline) == crosslane_core::Parked::Expired {
-                return Err(Stop::TimedOut);
-            }
-        }
-    }
-}
-
-impl<E: Wait + Liveness> Hand for TicketsHand<'_, E> {
-    fn push(&self, item: u64, time: Option<Duration>) -> Result<(), Stop> {
-        let (slot, lap) = self.wait(time, || self.ticket(&self.0.tail, 0))?;
-        slot[1].store(item, SeqCst);
-        slot[2].store(mirror(item), SeqCst);
-        slot[0].store(lap + 1, SeqCst);
-        Ok(())
-    }
-    fn take(&self, time: Option<Duration>, _: Then, work: impl FnOnce(u64)) -> Result<Taken, Stop> {
-        let (slot, lap) = self.wait(time, || self.ticket(&self.0.head, 1))?;
-        let item = whole(slot[1].load(SeqCst), slot[2].load(SeqCst))?;
-        work(item);
-        slot[0].store(lap + 1, SeqCst);
-        Ok((item, 0))
-    }
-    fn pop(&self, time: Option<Duration>) -> Result<u64, Stop> {
-        self.take(time, Then::Settle, |_| {}).map(|(item, _)| item)
-    }
-    fn len(&self) -> u64 {
-        self.0.slots.iter().filter(|slot| slot[0].load(SeqCst) % 2 == 1).count() as u64
     }
 }
