@@ -95,8 +95,21 @@ pub enum Error {
     Closed,
     /// The other side has ended in the middle of its work: its process died, or nobody can take what is sent.
     PeerDied,
-    /// A message's descriptors did not fit into this process's limit of open files (`RLIMIT_NOFILE`).
+    /// A limit on open files was met (`RLIMIT_NOFILE`): of this process or of the one that was to get a message's.
     FdLimit,
+    /// The other process could not take the arguments or give the result, for a reason that only its own errors know.
+    Refused {
+        /// The process.
+        pid: u32,
+        /// Its error, as text.
+        message: String,
+    },
+    /// The other process has ended without a result, and how is not known: somebody else has taken its exit status, by a
+    /// `wait` for any child, or by ignoring `SIGCHLD` (before Linux 6.15).
+    Vanished {
+        /// The process that ended.
+        pid: u32,
+    },
     /// A segment could not be made.
     Create(CreateError),
     /// A segment that came from another process could not be opened.
@@ -107,7 +120,7 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodecError(pub(crate) Codec);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Codec {
     Postcard(postcard::Error),
     /// Bytes left over, or too few for whole elements.
@@ -140,10 +153,23 @@ impl Error {
         Self::Io { doing, source: io::Error::last_os_error() }
     }
 
+    /// For `map_err`: as [`io`](Self::io), and [`FdLimit`](Self::FdLimit) where a limit on open files was met.
+    pub(crate) fn os<E: Into<io::Error>>(doing: &'static str) -> impl Fn(E) -> Self {
+        move |source| match source.into() {
+            source if is_fd_limit(&source) => Self::FdLimit,
+            source => Self::Io { doing, source },
+        }
+    }
+
     /// For `map_err`: an error of the operating system, out of what was to do.
     pub(crate) fn io(doing: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io { doing, source }
     }
+}
+
+/// Of this process, of the system, or of what may be on its way between processes.
+fn is_fd_limit(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ETOOMANYREFS))
 }
 
 impl fmt::Display for Error {
@@ -157,7 +183,7 @@ impl fmt::Display for Error {
                 write!(f, "the other process is build {found}, but the function is of build {expected}")
             }
             Self::NotInitialized => f.write_str(
-                "this process was started to run a function, but its main does not begin with crosslane::init()",
+                "a process that was started to run a function did not: its main must begin with crosslane::init()",
             ),
             Self::TooDeep { depth, limit } => write!(f, "process of depth {depth}, where {limit} is the limit"),
             Self::Encode { type_name, reason } => write!(f, "cannot encode a {type_name}: {reason}"),
@@ -178,9 +204,9 @@ impl fmt::Display for Error {
             Self::TimedOut => f.write_str("timed out"),
             Self::Closed => f.write_str("closed"),
             Self::PeerDied => f.write_str("the other side died"),
-            Self::FdLimit => {
-                f.write_str("a message's descriptors are more than this process may have open (RLIMIT_NOFILE)")
-            }
+            Self::FdLimit => f.write_str("more descriptors than a process may have open (RLIMIT_NOFILE)"),
+            Self::Refused { pid, message } => write!(f, "process {pid}: {message}"),
+            Self::Vanished { pid } => write!(f, "process {pid} ended without a result, and its exit status is lost"),
             Self::Create(error) => error.fmt(f),
             Self::Open(error) => error.fmt(f),
         }

@@ -7,13 +7,19 @@ pub use {crosslane_shm as shm, crosslane_sync as sync};
 mod blob;
 #[expect(dead_code, reason = "what uses it is on its way")]
 mod error;
+mod frame;
 #[cfg_attr(not(test), expect(dead_code, reason = "what uses it is on its way"))]
 mod place;
+mod process;
 #[expect(dead_code, reason = "what uses it is on its way")]
 mod wire;
 
 pub use blob::Blob;
 pub use error::{CodecError, Error, PanicReport, Result};
+pub use process::{
+    ActiveChild, CurrentProcess, ParentProcess, Process, ProcessBuilder, active_children, at_exit, cpu_count,
+    current_process, init, parent_process, spawn,
+};
 pub use wire::Portable;
 
 #[doc(inline)]

@@ -6,6 +6,7 @@
 //! # Crash
 //! Nothing can be left behind: the kernel frees the memory when the last fd and the last mapping are gone.
 
+use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -16,10 +17,13 @@ use crate::header::{Header, HeaderError, TABLE_OFFSET};
 use crate::mapping::Mapping;
 use crate::options::Options;
 use crate::segment::{self, CreateError, Hold, OpenError, Segment};
+use crate::sys::call::OsError;
 use crate::sys::file;
 use crate::sys::gate::{self, Gated};
 
 static FAMILY: Gated<Option<Domain>> = Gated::new(None);
+/// The family that this process is to join when it first needs one.
+static EXPECTED: Gated<Option<Arc<OwnedFd>>> = Gated::new(None);
 
 const DOMAIN: Content = Content { kind: Kind::DOMAIN, ..Content::bytes(0) };
 
@@ -95,8 +99,9 @@ impl Segment {
 }
 
 impl Domain {
-    /// The lease domain of this process's family: the one that was joined by [`join_family`](Self::join_family), or a
-    /// new one at the first call. In a `fork()` child: the parent's, joined anew.
+    /// The lease domain of this process's family: the one that was joined by [`join_family`](Self::join_family), else
+    /// the one that is [expected](Self::expect_family), or a new one at the first call. In a `fork()` child: the
+    /// parent's, joined anew.
     ///
     /// # Errors
     /// [`CreateError`].
@@ -105,8 +110,20 @@ impl Domain {
         match known {
             Some(domain) if !domain.is_forked() => Ok(domain),
             Some(domain) => Ok(adopt(domain.rejoin()?)),
-            None => Ok(adopt(new_family()?)),
+            None => match expected_family() {
+                Some(fd) => join_expected(&fd),
+                None => Ok(adopt(new_family()?)),
+            },
         }
+    }
+
+    /// Says which family this process belongs to, by the file descriptor of its domain, without joining it: the first
+    /// use of the [family](Self::family) joins. A process that never uses it pays a descriptor and nothing else.
+    ///
+    /// For the start of a child process. A process that has a family keeps it.
+    pub fn expect_family(fd: OwnedFd) {
+        // Bound outside the gate, and so closed there.
+        let _unused = replace_expected(Some(Arc::new(fd)));
     }
 
     /// Joins the family whose domain came as a file descriptor. To be called before anything else makes this process's
@@ -134,6 +151,31 @@ impl Domain {
 
 fn known_family() -> Option<Domain> {
     FAMILY.get(&mut gate::enter()).clone()
+}
+
+fn expected_family() -> Option<Arc<OwnedFd>> {
+    EXPECTED.get(&mut gate::enter()).clone()
+}
+
+fn replace_expected(fd: Option<Arc<OwnedFd>>) -> Option<Arc<OwnedFd>> {
+    let mut gate = gate::enter();
+    mem::replace(EXPECTED.get(&mut gate), fd)
+}
+
+/// Joins the family that is expected. It stays expected until then, so that no other thread makes a family meanwhile.
+fn join_expected(fd: &OwnedFd) -> Result<Domain, CreateError> {
+    let duplicate = fd.try_clone().map_err(|error| OsError {
+        call: "fcntl(F_DUPFD_CLOEXEC)",
+        errno: error.raw_os_error().unwrap_or(libc::EIO),
+    })?;
+    let family = Domain::join_family(duplicate).map_err(|error| match error {
+        OpenError::Domain(error) => CreateError::Domain(error),
+        OpenError::Os(error) => CreateError::Os(error),
+        // Whatever came is no family's domain.
+        _ => CreateError::Domain(DomainError::OtherFamily),
+    })?;
+    let _unused = replace_expected(None);
+    Ok(family)
 }
 
 /// Makes `domain` this process's family, unless another thread was faster; returns what is.

@@ -1,0 +1,310 @@
+//! Frames: a kind, bytes, and the descriptors that travel beside them, over a stream socket between two processes.
+//!
+//! # Protocol
+//! Send:
+//! 1. a body above [`INLINE_BYTES`] is written to a memfd, which becomes the frame's first descriptor. So a frame is small
+//!    on the socket, and whoever sends a large one need not wait for the other side to read it;
+//! 2. one `sendmsg` carries the header, the first 253 descriptors (the kernel's limit) and, if these were all, the body;
+//! 3. each further 253 descriptors travel beside a byte of their own;
+//! 4. what is left of the body.
+//!
+//! Receive: the header, then the carrier bytes, then the body, each exactly, so that descriptors never come with the
+//! bytes of an earlier frame. The state is kept between calls: a receiver that does not block may be called again whenever
+//! the socket is readable.
+//!
+//! # Trust
+//! The length in a header reserves nothing: memory grows with the bytes that arrive. Descriptors that the receiver has no
+//! room for (`RLIMIT_NOFILE`) are dropped by the kernel, which says so; the frame is then received to its end, as
+//! [`Error::FdLimit`], and the next one is whole.
+//!
+//! # Crash
+//! A sender killed inside a frame leaves the end of the stream inside a frame: [`Received::Torn`].
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+
+use crate::error::Error;
+
+/// The longest body that travels through the socket itself: well below any socket's buffer, which holds 208 KiB by default.
+const INLINE_BYTES: usize = 32 * 1024;
+/// `SCM_MAX_FD` of the kernel.
+const FDS_AT_ONCE: usize = 253;
+const HEADER_BYTES: usize = 16;
+/// First bytes of each header; the last one is the version of the protocol.
+const MAGIC: [u8; 2] = [0xC7, 1];
+/// In the header's flags: the body lies in the first descriptor.
+const IN_MEMFD: u8 = 1;
+/// The most memory that is reserved before bytes have arrived for it.
+const STEP_BYTES: usize = 1 << 20;
+
+/// What was received.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) body: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// How far a receiver has come.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Frame(Frame),
+    /// Nothing more at the moment: only for a receiver that does not block.
+    Pending,
+    /// The other side has closed its end between two frames.
+    End,
+    /// The stream ended inside a frame.
+    Torn,
+    /// The other side has closed its end, and had not read all that was sent to it.
+    Unread,
+}
+
+/// Whether a call waits for the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blocking {
+    Yes,
+    No,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    kind: u8,
+    is_in_memfd: bool,
+    fds: u32,
+    len_bytes: u64,
+}
+
+impl Header {
+    fn to_bytes(self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..2].copy_from_slice(&MAGIC);
+        bytes[2] = self.kind;
+        bytes[3] = if self.is_in_memfd { IN_MEMFD } else { 0 };
+        bytes[4..8].copy_from_slice(&self.fds.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.len_bytes.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: [u8; HEADER_BYTES]) -> Option<Self> {
+        let [magic, version, kind, flags, f0, f1, f2, f3, len @ ..] = bytes;
+        let fds = u32::from_le_bytes([f0, f1, f2, f3]);
+        let header = Self { kind, is_in_memfd: flags == IN_MEMFD, fds, len_bytes: u64::from_le_bytes(len) };
+        ([magic, version] == MAGIC && flags <= IN_MEMFD).then_some(header)
+    }
+
+    /// The bytes behind the header that carry descriptors.
+    fn carriers(self) -> usize {
+        (self.fds as usize).div_ceil(FDS_AT_ONCE).saturating_sub(1)
+    }
+}
+
+/// Sends a frame whose body is `parts` in a row. Blocks while the socket's buffer is full. A peer that is gone is
+/// `BrokenPipe`, never a signal.
+///
+/// # Errors
+/// [`Error::FdLimit`] if this process may not open a memfd or not have so many descriptors in flight; [`Error::Io`].
+pub(crate) fn send(socket: BorrowedFd<'_>, kind: u8, parts: [&[u8]; 2], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    let len_bytes = parts[0].len() + parts[1].len();
+    if len_bytes <= INLINE_BYTES {
+        let header = header(kind, false, fds.len(), len_bytes)?;
+        return send_parts(socket, header, parts, fds);
+    }
+    let memory = spill(parts)?;
+    let fds: Vec<_> = std::iter::once(memory.as_fd()).chain(fds.iter().copied()).collect();
+    send_parts(socket, header(kind, true, fds.len(), len_bytes)?, [&[], &[]], &fds)
+}
+
+fn header(kind: u8, is_in_memfd: bool, fds: usize, len_bytes: usize) -> Result<Header, Error> {
+    let fds = u32::try_from(fds).map_err(|_| Error::FdLimit)?;
+    Ok(Header { kind, is_in_memfd, fds, len_bytes: len_bytes as u64 })
+}
+
+/// Writes `parts` to a new memfd.
+fn spill(parts: [&[u8]; 2]) -> Result<OwnedFd, Error> {
+    let memory = rustix::fs::memfd_create("crosslane-frame", MemfdFlags::CLOEXEC)
+        .map_err(Error::os("make memory for a large frame"))?;
+    let mut file = std::fs::File::from(memory);
+    for part in parts {
+        io::Write::write_all(&mut file, part).map_err(Error::os("write a large frame"))?;
+    }
+    Ok(file.into())
+}
+
+/// Steps 2 to 4.
+fn send_parts(socket: BorrowedFd<'_>, header: Header, parts: [&[u8]; 2], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    let bytes = header.to_bytes();
+    let (first, rest) = fds.split_at(fds.len().min(FDS_AT_ONCE));
+    if rest.is_empty() {
+        return send_all(socket, [&bytes, parts[0], parts[1]], first);
+    }
+    send_all(socket, [&bytes, &[], &[]], first)?;
+    for more in rest.chunks(FDS_AT_ONCE) {
+        send_all(socket, [&[0], &[], &[]], more)?;
+    }
+    send_all(socket, [parts[0], parts[1], &[]], &[])
+}
+
+/// Sends all bytes, the descriptors beside the first.
+fn send_all(socket: BorrowedFd<'_>, mut parts: [&[u8]; 3], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    let mut fds = fds;
+    while parts.iter().any(|part| !part.is_empty()) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let sent = rustix::net::sendmsg(socket, &parts.map(IoSlice::new), &mut control, SendFlags::NOSIGNAL);
+        let mut sent = match sent {
+            Err(Errno::INTR) => continue,
+            sent => sent.map_err(Error::os("send a frame"))?,
+        };
+        fds = &[];
+        for part in &mut parts {
+            let taken = sent.min(part.len());
+            (*part, sent) = (&part[taken..], sent - taken);
+        }
+    }
+    Ok(())
+}
+
+/// Receives frames, and keeps what has come of one so far.
+#[derive(Debug, Default)]
+pub(crate) struct Receiver {
+    header: [u8; HEADER_BYTES],
+    /// Bytes of the frame that have come: of its header, its carriers and its body.
+    have: usize,
+    fds: Vec<OwnedFd>,
+    has_lost_fds: bool,
+    body: Vec<u8>,
+}
+
+impl Receiver {
+    /// Receives on, until a frame is whole or nothing more is there.
+    ///
+    /// # Errors
+    /// [`Error::FdLimit`] if descriptors of this frame were lost; the next frame is not affected. [`Error::Io`], also if
+    /// what came is no frame (`InvalidData`).
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, blocking: Blocking) -> Result<Received, Error> {
+        loop {
+            let wanted = match self.header()? {
+                None => HEADER_BYTES,
+                Some(header) if self.have < HEADER_BYTES + header.carriers() => self.have + 1,
+                Some(header) => HEADER_BYTES + header.carriers() + self.make_room(header)?,
+            };
+            if self.have == wanted
+                && let Some(header) = self.header()?
+            {
+                return self.finish(header).map(Received::Frame);
+            }
+            match self.read(socket, wanted, blocking) {
+                Ok(0) if self.have == 0 => return Ok(Received::End),
+                Ok(0) => return Ok(Received::Torn),
+                Ok(len) => self.have += len,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(Received::Pending),
+                Err(Errno::CONNRESET) => return Ok(Received::Unread),
+                Err(error) => return Err(Error::os("receive a frame")(error)),
+            }
+        }
+    }
+
+    /// The header, if all of it is there.
+    fn header(&self) -> Result<Option<Header>, Error> {
+        if self.have < HEADER_BYTES {
+            return Ok(None);
+        }
+        Header::from_bytes(self.header).map(Some).ok_or_else(|| invalid("read the header of a frame"))
+    }
+
+    /// Makes the body as long as it will be on the socket, and returns its length.
+    fn make_room(&mut self, header: Header) -> Result<usize, Error> {
+        let len = match header.is_in_memfd {
+            true => 0,
+            false => usize::try_from(header.len_bytes).unwrap_or(usize::MAX),
+        };
+        if len > INLINE_BYTES {
+            return Err(invalid("read as long a frame as its header says"));
+        }
+        self.body.resize(len, 0);
+        Ok(len)
+    }
+
+    /// Reads on, up to byte `wanted` of the frame at most.
+    fn read(&mut self, socket: BorrowedFd<'_>, wanted: usize, blocking: Blocking) -> Result<usize, Errno> {
+        let (left, mut carrier) = (wanted - self.have, [0]);
+        let bytes = match self.have {
+            have if have < HEADER_BYTES => &mut self.header[have..wanted],
+            _ if self.body.is_empty() => &mut carrier[..left],
+            _ => {
+                let start = self.body.len() - left;
+                &mut self.body[start..]
+            }
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = match blocking {
+            Blocking::Yes => RecvFlags::CMSG_CLOEXEC,
+            Blocking::No => RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+        };
+        let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
+        self.has_lost_fds |= message.flags.contains(ReturnFlags::CTRUNC);
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.fds.extend(fds);
+            }
+        }
+        Ok(message.bytes)
+    }
+
+    /// The frame is whole. The next one begins, whatever this one was.
+    fn finish(&mut self, header: Header) -> Result<Frame, Error> {
+        let Self { mut fds, has_lost_fds, mut body, .. } = mem::take(self);
+        if has_lost_fds {
+            return Err(Error::FdLimit);
+        }
+        if fds.len() != header.fds as usize || header.is_in_memfd && fds.is_empty() {
+            return Err(invalid("take as many descriptors as a frame's header says"));
+        }
+        if header.is_in_memfd {
+            body = read_spilled(&fds.remove(0), header.len_bytes)?;
+        }
+        Ok(Frame { kind: header.kind, body, fds })
+    }
+}
+
+/// Reads a body from its memfd, which its sender wrote: as far as it really goes.
+fn read_spilled(memory: &OwnedFd, len_bytes: u64) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    while (body.len() as u64) < len_bytes {
+        let left = usize::try_from(len_bytes - body.len() as u64).unwrap_or(usize::MAX);
+        let is_reserved = body.try_reserve_exact(left.min(STEP_BYTES.max(body.len())));
+        is_reserved.map_err(|_| Error::os("reserve memory for a large frame")(Errno::NOMEM))?;
+        let offset = body.len() as u64;
+        match rustix::io::pread(memory, spare_capacity(&mut body), offset) {
+            Ok(0) => return Err(invalid("read as long a frame as its header says")),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::os("read a large frame")(error)),
+        }
+    }
+    body.truncate(usize::try_from(len_bytes).unwrap_or(usize::MAX));
+    Ok(body)
+}
+
+/// Whether a send failed because the other side is gone.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// What came is none of our frames.
+fn invalid(what: &'static str) -> Error {
+    Error::Io { doing: what, source: io::Error::from(io::ErrorKind::InvalidData) }
+}
