@@ -91,6 +91,10 @@ pub enum Error {
     },
     /// The time is up. Nothing was consumed.
     TimedOut,
+    /// Nothing is there now. Nothing was waited for.
+    Empty,
+    /// There is no room now. Nothing was waited for.
+    Full,
     /// The other side has ended in order, and nothing is left to take; for a sender: nobody will take anything.
     Closed,
     /// The other side has ended in the middle of its work: its process died, or nobody can take what is sent.
@@ -110,6 +114,10 @@ pub enum Error {
         /// The process that ended.
         pid: u32,
     },
+    /// This process came about by a bare `fork()`, and has no part in what its parent shares: open or receive it anew.
+    Forked,
+    /// Shared words hold what no process writes that keeps to the protocol.
+    Corrupt,
     /// A segment could not be made.
     Create(CreateError),
     /// A segment that came from another process could not be opened.
@@ -202,11 +210,15 @@ impl fmt::Display for Error {
                 write!(f, "a message of {len_bytes} bytes, where {limit_bytes} is the limit")
             }
             Self::TimedOut => f.write_str("timed out"),
+            Self::Empty => f.write_str("nothing is there"),
+            Self::Full => f.write_str("there is no room"),
             Self::Closed => f.write_str("closed"),
             Self::PeerDied => f.write_str("the other side died"),
             Self::FdLimit => f.write_str("more descriptors than a process may have open (RLIMIT_NOFILE)"),
             Self::Refused { pid, message } => write!(f, "process {pid}: {message}"),
             Self::Vanished { pid } => write!(f, "process {pid} ended without a result, and its exit status is lost"),
+            Self::Forked => f.write_str("this process is a fork child that has not joined"),
+            Self::Corrupt => f.write_str("shared words are corrupt"),
             Self::Create(error) => error.fmt(f),
             Self::Open(error) => error.fmt(f),
         }

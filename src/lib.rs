@@ -8,9 +8,9 @@ mod blob;
 #[expect(dead_code, reason = "what uses it is on its way")]
 mod error;
 mod frame;
-#[cfg_attr(not(test), expect(dead_code, reason = "what uses it is on its way"))]
 mod place;
 mod process;
+pub mod queue;
 #[expect(dead_code, reason = "what uses it is on its way")]
 mod wire;
 
@@ -20,6 +20,7 @@ pub use process::{
     ActiveChild, CurrentProcess, ParentProcess, Process, ProcessBuilder, active_children, at_exit, cpu_count,
     current_process, init, parent_process, spawn,
 };
+pub use queue::{Queue, SimpleQueue};
 pub use wire::Portable;
 
 #[doc(inline)]
@@ -84,16 +85,6 @@ pub mod latest {
     pub use crosslane_core::latest::{PublishError, ReadError};
     #[doc(inline)]
     pub use crosslane_shm::latest::{Reader, ViewReader, Writer};
-}
-
-/// Queues of many producers and consumers: what was taken from them, and their errors.
-pub mod queue {
-    #[doc(inline)]
-    pub use crosslane_core::mpmc::{PopError, PushError, Recovered};
-    #[doc(inline)]
-    pub use crosslane_shm::messages;
-    #[doc(inline)]
-    pub use crosslane_shm::queue::{Delivery, Reservation};
 }
 
 /// Rings of records of any length: their ends and their errors.

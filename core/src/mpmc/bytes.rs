@@ -188,6 +188,14 @@ impl<'m, E: Wait + Liveness, K> Bytes<'m, E, K> {
         self.take_with(Patience::Try)
     }
 
+    /// As [`try_take`](Self::try_take), but takes a message behind one that is still being written.
+    ///
+    /// # Errors
+    /// As [`try_take`](Self::try_take).
+    pub fn try_take_skip_busy(&self) -> Result<BytesDelivery<'_, 'm, E, K>, PopError> {
+        self.take_with(Patience::TrySkippingBusy)
+    }
+
     /// As [`take`](Self::take), waiting at most for `timeout`.
     ///
     /// # Errors

@@ -1,0 +1,32 @@
+//! Queues, pipes, and waiting for several things at once.
+
+mod queue;
+mod simple_queue;
+
+use std::time::Duration;
+
+/// A wait that is longer than this hangs.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Ends the test process when a test has taken too long: dropped in time, it does nothing.
+struct Watchdog(Option<std::sync::mpsc::Sender<()>>);
+
+impl Watchdog {
+    fn new() -> Self {
+        let (alive, gone) = std::sync::mpsc::channel::<()>();
+        let name = std::thread::current().name().unwrap_or("a test").to_owned();
+        std::thread::spawn(move || {
+            if gone.recv_timeout(2 * LIMIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{name} hangs");
+                std::process::abort();
+            }
+        });
+        Self(Some(alive))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.0.take();
+    }
+}
