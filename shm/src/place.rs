@@ -28,7 +28,7 @@ use crate::named::{Attached, Owner};
 use crate::options::Options;
 use crate::segment::{CreateError, OpenError, Segment};
 use crate::slab::notes::Find;
-use crate::slab::{CarveError, Carver, Image, LookError, ObjectId};
+use crate::slab::{self, CarveError, Carver, Image, LookError, ObjectId};
 use crate::sys::call::OsError;
 
 /// The memory of one object, mapped for as long as this lives, or an [`Env`] of it.
@@ -111,7 +111,8 @@ fn attach_whole<O: Object>(segment: Segment) -> Result<O, OpenError> {
     let (offset, content) = (place.offset, place.content);
     let object = O::attach(place)?;
     // What lies in a slab is noted piece by piece.
-    if content.kind == Kind::SLAB || segment.note(offset, &content, Find::Any) {
+    let used = if content.kind == Kind::SLAB { slab::front(&content) } else { content };
+    if segment.note(offset, &used, Find::Any) {
         Ok(object)
     } else {
         let total = segment.header().total_len_bytes;

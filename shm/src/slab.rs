@@ -9,9 +9,10 @@
 //!
 //! # Trust
 //! The directory is a peer's word. Each entry is taken once and checked: its object lies in the slab, at the alignment
-//! that its kind needs, with the type that the opener insists on; and it lies apart from every other object that this
-//! process has carved from the slab or opened in it, so that two handles of one process never disagree about what a byte
-//! is (`notes.rs`). An object's own words are then met as those of an object with a segment to itself.
+//! that its kind needs, with the type that the opener insists on; and it lies apart from the directory and from every
+//! other object that this process has carved from the slab or opened in it, so that two handles of one process never
+//! disagree about what a byte is (`notes.rs`). An object's own words are then met as those of an object with a segment to
+//! itself.
 #![allow(unsafe_code)]
 
 mod family;
@@ -326,6 +327,12 @@ fn new(options: &Options, object_offset: u64) -> New<impl place::Init> {
         ..Content::bytes(0)
     };
     New { content, init: segment::zeroed }
+}
+
+/// What the slab's own handles use of a slab: its head and its directory.
+pub(crate) fn front(slab: &Content) -> Content {
+    let (room_offset, _) = place_of(u32::try_from(slab.capacity).unwrap_or(u32::MAX), slab.len_bytes);
+    Content { len_bytes: room_offset.into(), ..*slab }
 }
 
 /// Where the room of a slab of `len_bytes` starts, and its length; 0 if `entries` do not fit.

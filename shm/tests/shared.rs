@@ -130,6 +130,23 @@ fn a_header_that_was_rewritten_opens_no_second_object_over_the_first() {
 }
 
 #[test]
+fn a_header_that_was_rewritten_opens_no_object_over_a_slabs_directory() {
+    let dir = Dir::new();
+    let slab = Slab::create(&name("s"), &dir.options()).unwrap();
+    let value = Shared::create(&name("v"), [const { AtomicU32::new(3) }; 2], &dir.options()).unwrap();
+    let [mut as_value, mut as_slab] = [[0; 40]; 2];
+    let file = |fd: &dyn AsFd| std::fs::File::from(fd.as_fd().try_clone_to_owned().unwrap());
+    file(&*value).read_exact_at(&mut as_value, 40).unwrap();
+    file(&*slab).read_exact_at(&mut as_slab, 40).unwrap();
+    file(&*slab).write_all_at(&as_value, 40).unwrap();
+    let second = Shared::<[AtomicU32; 2]>::open(&name("s"), &dir.options()).err();
+    assert!(matches!(second, Some(OpenError::Header(HeaderError::Layout { .. }))), "{second:?}");
+    file(&*slab).write_all_at(&as_slab, 40).unwrap();
+    assert!(Slab::open(&name("s"), &dir.options()).is_ok());
+    assert_eq!(Mutex::in_slab(&slab, 5_u64).unwrap().read().unwrap(), 5);
+}
+
+#[test]
 fn a_header_that_was_rewritten_opens_no_bytes_over_the_first() {
     let dir = Dir::new();
     let value = Shared::create(&name("v"), [const { AtomicU32::new(3) }; 4], &dir.options()).unwrap();

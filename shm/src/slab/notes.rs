@@ -1,9 +1,9 @@
 //! What this process has made or opened in a mapping, so that no two of its objects lie in the same bytes.
 //!
-//! A peer may write any entry of a slab, turn its head back, or write another header for a second opening. The objects of other processes meet each other's bytes by their own
-//! protocols; but within one process the handles of two objects that overlap would access the same bytes as words of
+//! A peer may write any entry of a slab, turn its head back, or write another header for a second opening. The objects of
+//! other processes meet each other's bytes by their own protocols; but within one process the handles of two objects that overlap would access the same bytes as words of
 //! different sizes, or lend what another one writes. So the first object that this process knows in some bytes is the
-//! only one there, for as long as the memory is mapped.
+//! only one there, for as long as the memory is mapped. A slab counts as the object of its head and its directory.
 
 use std::collections::BTreeMap;
 
