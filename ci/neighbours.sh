@@ -3,11 +3,11 @@
 set -euo pipefail
 . "$(dirname "$0")/lib/tools.sh"
 
-cargo test --quiet -p crosslane-shm --features shared_memory --test adopted
-cargo test --quiet -p crosslane-shm --features shared_memory --doc adopted
+at_least 5 cargo test --quiet -p crosslane-shm --features shared_memory --test adopted
+at_least 1 cargo test --quiet -p crosslane-shm --features shared_memory --doc adopted
 echo "the shared_memory crate: tested"
 
 has python3 || apt_install python3-minimal libpython3-stdlib
 python3 -c 'import multiprocessing.shared_memory' 2>/dev/null || skip python3 "with multiprocessing.shared_memory not installed"
-cargo test --quiet -p crosslane-shm --test python
+at_least 8 cargo test --quiet -p crosslane-shm --test python
 echo "$(python3 --version): tested"

@@ -55,3 +55,20 @@ nightly() {
         timeout 300 rustup toolchain install nightly --profile minimal >/dev/null 2>&1 || true
     rustup run nightly rustc --version || skip nightly "not installed"
 }
+
+# at_least COUNT COMMAND...: runs tests, of which so many must pass: a filter that matches nothing is no success.
+at_least() {
+    local least=$1 report passed
+    shift
+    report=$("$@" 2>&1) || {
+        echo "$report"
+        return 1
+    }
+    passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' <<<"$report" | awk '{ sum += $1 } END { print sum + 0 }')
+    if [ "$passed" -lt "$least" ]; then
+        echo "$report"
+        echo "fault: $passed tests passed, $least are the least: $*"
+        return 1
+    fi
+    echo "$passed tests passed: $*"
+}
