@@ -15,11 +15,14 @@
 //! says what to type into other terminals. With `--kill-every N` counters are killed on the way, and the totals are the
 //! same: see [`table`].
 
+mod batch;
+mod clock;
 mod collector;
 mod counter;
 mod failure;
 mod files;
 mod reader;
+mod sizes;
 mod table;
 
 use std::num::NonZero;
@@ -61,7 +64,7 @@ struct Args {
     #[arg(long)]
     all: bool,
     /// How many counters, each with a ring of its own.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=table::MAX_COUNTERS as i64))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=sizes::MAX_COUNTERS as i64))]
     counters: u32,
     /// Bytes of each ring, a power of two; a line may have a few bytes less.
     #[arg(long, default_value_t = 1 << 20, value_parser = ring_bytes)]

@@ -7,9 +7,10 @@ use crosslane_core::record::PushError;
 use crosslane_shm::{Mutex, Record, record};
 
 use crate::Args;
+use crate::clock::now_ns;
 use crate::failure::Failure;
 use crate::files::{self, Files, Read};
-use crate::table::{self, now_ns};
+use crate::table;
 
 /// A record is the time of its sending, in ns of the monotonic clock, and the line.
 pub(crate) const STAMP_BYTES: usize = 8;

@@ -19,7 +19,7 @@
 //!
 //! So each record is counted exactly once: the store of step 2 decides, and it decides for the counts and for the position
 //! in the ring together. That the rest goes to somebody is the library's part: the lock comes as `OwnerDied`, and a
-//! record that was not released comes again.
+//! record that was not released comes again. `tests/crash/pipeline.rs` kills a counter at every instruction of this.
 //!
 //! [`hold_batch`]: crosslane_core::record::Reader::hold_batch
 
@@ -28,19 +28,13 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use crosslane_core::{Plain, Trusted};
-use crosslane_shm::{Env, Mutex, OpenError};
-use crosslane_sync::{LeaseLock, LockError, MutexGuard};
+use crosslane_shm::OpenError;
+use crosslane_sync::{LockError, MutexGuard, RawLock};
 use foldhash::fast::FixedState;
 
-use crate::failure::Failure;
-
-pub(crate) const MAX_COUNTERS: usize = 16;
-/// Entries of the table, a power of two; at most three quarters are filled.
-const ENTRIES: usize = 1 << 20;
-/// Bytes for the text of all words.
-const TEXT_BYTES: usize = 16 << 20;
-/// A serialised histogram of two digits up to a minute takes about 10 KiB.
-const HISTOGRAM_BYTES: usize = 32 << 10;
+use super::batch::Batch;
+use super::failure::Failure;
+use super::sizes::{ENTRIES, HISTOGRAM_BYTES, MAX_COUNTERS, TEXT_BYTES};
 
 /// What the processes of a pipeline find out together. All zero: nothing yet.
 #[derive(Debug, Clone, Copy, Plain)]
@@ -93,14 +87,6 @@ struct Change {
     entry: Entry,
 }
 
-/// A batch of records of one ring, counted.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    pub(crate) counts: Counts,
-    pub(crate) lines: u64,
-    pub(crate) bytes: u64,
-}
-
 /// The times that records spent in one ring, as a serialised histogram.
 #[derive(Debug, Clone, Copy, Plain)]
 #[repr(C)]
@@ -122,18 +108,19 @@ struct Entry {
 pub(crate) type Counts = HashMap<Box<[u8]>, u64, FixedState>;
 
 /// The table as the processes hold it.
-pub(crate) type Shared = Mutex<Table, Trusted>;
-type Guard<'a> = MutexGuard<'a, Table, LeaseLock<Env>>;
+pub(crate) type Shared = crosslane_shm::Mutex<Table, Trusted>;
+/// The same behind any lock that tells of a dead owner.
+pub(crate) type Locked<R> = crosslane_sync::Mutex<Table, R, Trusted>;
 
 /// The handle, allowed to lend the table in place.
-pub(crate) fn trusted(table: &Mutex<Table>) -> Result<Shared, OpenError> {
+pub(crate) fn trusted(table: &crosslane_shm::Mutex<Table>) -> Result<Shared, OpenError> {
     // SAFETY: the processes of a pipeline all run this program, which touches the table only under its lock, through
     // this handle.
     unsafe { table.trust_peers() }
 }
 
 /// Locks the table. A batch that a killed process left half applied is applied first.
-pub(crate) fn lock(table: &Shared) -> Result<Guard<'_>, Failure> {
+pub(crate) fn lock<R: RawLock>(table: &Locked<R>) -> Result<MutexGuard<'_, Table, R>, Failure> {
     match table.lock() {
         Ok(guard) => Ok(guard),
         Err(LockError::OwnerDied(mut guard)) => {
@@ -149,6 +136,13 @@ pub(crate) fn lock(table: &Shared) -> Result<Guard<'_>, Failure> {
 impl Table {
     /// Adds the batch of ring `ring` that ends at `position`: see the module's steps 1 to 4.
     pub(crate) fn add(&mut self, batch: &Batch, ring: usize, position: u64) -> Result<(), Failure> {
+        self.prepare(batch, ring, position)?;
+        self.commit();
+        self.redo()
+    }
+
+    /// Step 1.
+    pub(super) fn prepare(&mut self, batch: &Batch, ring: usize, position: u64) -> Result<(), Failure> {
         let mut totals = self.totals;
         totals.lines += batch.lines;
         totals.bytes += batch.bytes;
@@ -167,19 +161,26 @@ impl Table {
         }
         self.redo.len = batch.counts.len() as u64;
         self.redo.totals = totals;
-        // A process that is killed has done everything before some instruction and nothing behind it, so the order of
-        // its instructions is all that counts.
-        compiler_fence(Ordering::SeqCst);
-        self.redo.batch = totals.batches;
-        compiler_fence(Ordering::SeqCst);
-        self.redo()
+        Ok(())
+    }
+
+    /// Step 2.
+    pub(super) fn commit(&mut self) {
+        self.set_batch(self.redo.totals.batches);
     }
 
     /// Steps 3 and 4, if step 2 was done.
-    fn redo(&mut self) -> Result<(), Failure> {
+    pub(super) fn redo(&mut self) -> Result<(), Failure> {
         if self.redo.batch == 0 {
             return Ok(());
         }
+        self.apply()?;
+        self.set_batch(0);
+        Ok(())
+    }
+
+    /// Step 3.
+    pub(super) fn apply(&mut self) -> Result<(), Failure> {
         let broken = Failure::TableBroken("its redo record is corrupt");
         let len = usize::try_from(self.redo.len).unwrap_or(usize::MAX);
         let Some(changes) = self.redo.entries.get(..len) else { return Err(broken) };
@@ -189,10 +190,15 @@ impl Table {
             *slot = *entry;
         }
         self.totals = self.redo.totals;
-        compiler_fence(Ordering::SeqCst);
-        self.redo.batch = 0;
-        compiler_fence(Ordering::SeqCst);
         Ok(())
+    }
+
+    /// One store, after everything that stands before it. A process that is killed has done everything before some
+    /// instruction and nothing behind it, so the order of its instructions is all that counts.
+    pub(super) fn set_batch(&mut self, batch: u64) {
+        compiler_fence(Ordering::SeqCst);
+        self.redo.batch = batch;
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// The words and their counts.
@@ -253,10 +259,4 @@ impl Table {
 
 fn full(totals: &Totals) -> Failure {
     Failure::TableFull { words: usize::try_from(totals.distinct).unwrap_or(usize::MAX) }
-}
-
-/// Nanoseconds of the monotonic clock, which all processes of a machine share.
-pub(crate) fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }

@@ -30,6 +30,8 @@ pub(crate) enum Stop {
 pub(crate) trait Channel<'m>: Copy {
     /// Items that fit.
     const ROOM: u64;
+    /// Whether two items that are popped at once are released at once.
+    const WHOLE_BATCHES: bool = false;
     /// The producing end.
     type Producer<E: Wait + Liveness>;
     /// The consuming end.
@@ -54,6 +56,18 @@ pub(crate) trait Channel<'m>: Copy {
     fn pop_two<E: Wait + Liveness>(end: &mut Self::Consumer<E>) -> Result<(), Stop> {
         Self::pop(end)?;
         Self::pop(end).map(|_| ())
+    }
+
+    /// Holds two items, gives them back, and pops one.
+    fn give_back<E: Wait + Liveness>(_: &mut Self::Consumer<E>) -> Result<(), Stop> {
+        Err(broken("it holds nothing"))
+    }
+
+    /// Pops up to `count` items, in whatever ways the ring has.
+    fn pop_some<E: Wait + Liveness>(end: &mut Self::Consumer<E>, count: u64) {
+        for _ in 0..count {
+            let _ = Self::pop(end);
+        }
     }
 
     /// Pushes the last item and closes the end.
@@ -188,18 +202,20 @@ impl<'m> Channel<'m> for SpscLoans<'m> {
 }
 
 /// Bytes of a record: no multiple of 8, and rounded up no divisor of the capacity, so that records wrap.
-const RECORD_BYTES: usize = 13;
+pub(crate) const RECORD_BYTES: usize = 13;
+/// Bytes of memory for the record ring.
+pub(crate) const RECORD_RING_BYTES: usize = 1024;
 /// Bytes of the record ring: five records of 8 + 16, and 8.
 const CAPACITY_BYTES: u32 = 128;
 
-fn encode(item: u64) -> [u8; RECORD_BYTES] {
+pub(crate) fn encode(item: u64) -> [u8; RECORD_BYTES] {
     let mut bytes = [0; RECORD_BYTES];
     bytes[..8].copy_from_slice(&item.to_le_bytes());
     bytes[8..].copy_from_slice(&mirror(item).to_le_bytes()[..RECORD_BYTES - 8]);
     bytes
 }
 
-fn decode(len: usize, bytes: [u8; RECORD_BYTES]) -> Result<u64, Stop> {
+pub(crate) fn decode(len: usize, bytes: [u8; RECORD_BYTES]) -> Result<u64, Stop> {
     let (item, _) = bytes.split_at(8);
     let item = item.try_into().map(u64::from_le_bytes).map_err(broken)?;
     if len == RECORD_BYTES && bytes == encode(item) {
@@ -209,7 +225,7 @@ fn decode(len: usize, bytes: [u8; RECORD_BYTES]) -> Result<u64, Stop> {
     }
 }
 
-fn record_push(error: record::PushError) -> Stop {
+pub(crate) fn record_push(error: record::PushError) -> Stop {
     match error {
         record::PushError::Full => Stop::NotNow,
         record::PushError::TimedOut => Stop::TimedOut,
@@ -219,7 +235,7 @@ fn record_push(error: record::PushError) -> Stop {
     }
 }
 
-fn record_pop(error: record::PopError) -> Stop {
+pub(crate) fn record_pop(error: record::PopError) -> Stop {
     match error {
         record::PopError::Empty => Stop::NotNow,
         record::PopError::TimedOut => Stop::TimedOut,
@@ -229,7 +245,7 @@ fn record_pop(error: record::PopError) -> Stop {
     }
 }
 
-fn record_ring(memory: &Mapping) -> record::Ring<'_> {
+pub(crate) fn record_ring(memory: &Mapping) -> record::Ring<'_> {
     // SAFETY: the mapping outlives the ring by its borrow, and its scene uses it for nothing else.
     let ring = unsafe { record::Ring::init(memory.base(), memory.len_bytes(), CAPACITY_BYTES, WakeMode::Fenced) };
     ring.expect("a mapping is large and aligned enough")

@@ -16,6 +16,8 @@ mod event;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod glibc;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod held;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod latest;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod ledger;
@@ -31,6 +33,8 @@ mod mpmc;
 mod mutex;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod names;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod pipeline;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod posix;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -139,6 +143,7 @@ mod sweep {
         let mut table = Table::default();
         crate::mutex::run(&wanted, &mut table);
         crate::rings::run(&wanted, &mut table);
+        crate::held::run(&wanted, &mut table);
         crate::mpmc::run(&wanted, &mut table);
         crate::recoverers::run(&wanted, &mut table);
         crate::event::run(&wanted, &mut table);
@@ -153,6 +158,7 @@ mod sweep {
         crate::latest::leased(&wanted, &mut table);
         crate::names::run(&wanted, &mut table, directory);
         crate::reaper::run(&wanted, &mut table);
+        crate::pipeline::run(&wanted, &mut table);
         crate::stopped::run(&wanted, &mut table);
         #[cfg(target_env = "gnu")]
         crate::glibc::run(&wanted, &mut table);
@@ -163,6 +169,9 @@ mod sweep {
         let enough = !whole || (points >= POINTS_FLOOR && pairs >= PAIRS_FLOOR);
         if !enough {
             eprintln!("too little: {POINTS_FLOOR} kill points and {PAIRS_FLOOR} crash pairs are the least");
+        }
+        for (name, role) in table.ambiguous() {
+            eprintln!("two cases are named {name} / {role}");
         }
         let compares = wanted.case.is_some() || table.compares();
         if !compares {

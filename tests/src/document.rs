@@ -18,7 +18,7 @@ ci/kill_sweep.sh --markdown \"$PWD/docs/crash.md\"
 compiler, and for some on who comes first; that none of ours is bad does not.
 
 ";
-const ROLES: &str = "Roles: **alone**, nobody else is active; **sleeper present**, somebody sleeps before the victim begins; **falling asleep**, the victim is
+const ROLES: &str = "Roles: **alone**, nobody else is active; **sleeper present**, somebody sleeps before the victim begins, or **sleepers**; **falling asleep**, the victim is
 killed on its way to sleep, and asleep; **just woken**, it was given what it waited for and is killed on its way out; **second
 waiter**, the same, and another sleeps behind it; **paused**, it is stopped at the instruction, somebody else acts, and it goes on;
 **crash pairs**, as above; **SIGSTOP, SIGCONT**, it is stopped for long, and looked at.
@@ -142,6 +142,13 @@ mod tests {
         let bar = table(&["open | drop"]);
         assert!(markdown(&bar, "").contains("\n| open \\| drop | alone |"));
         assert_eq!(stale(&markdown(&bar, ""), &bar, true), Vec::<String>::new());
+    }
+
+    #[test]
+    fn two_cases_of_one_name_are_wrong() {
+        assert!(table(&["lock", "ring"]).is_right());
+        assert_eq!(table(&["lock", "ring", "lock"]).ambiguous(), [("lock", "alone")]);
+        assert!(!table(&["lock", "ring", "lock"]).is_right());
     }
 
     #[test]

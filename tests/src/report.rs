@@ -98,16 +98,24 @@ impl Table {
         self.of(Kind::Sound).filter(|row| row.how.starts_with(prefix)).map(|row| row.points).sum()
     }
 
+    /// Name and role of rows that are not the only ones of that name and role: nobody could say which is meant.
+    #[must_use]
+    pub fn ambiguous(&self) -> Vec<(&'static str, &'static str)> {
+        let keys: Vec<_> = self.0.iter().map(|row| (row.name, row.role)).collect();
+        let again = keys.iter().enumerate().filter(|(i, key)| keys[..*i].contains(key));
+        again.map(|(_, key)| *key).collect()
+    }
+
     /// Whether a comparison shows anything: there is none, or somebody else's primitive is broken by a death.
     #[must_use]
     pub fn compares(&self) -> bool {
         self.of(Kind::Beside).next().is_none() || self.of(Kind::Beside).any(|row| row.bad > 0)
     }
 
-    /// Whether every row is as it must be.
+    /// Whether every row is as it must be, and has a name of its own.
     #[must_use]
     pub fn is_right(&self) -> bool {
-        self.0.iter().all(Row::is_right)
+        self.0.iter().all(Row::is_right) && self.ambiguous().is_empty()
     }
 
     /// The table as text: sound cases, then seeded bugs, then what others' primitives do.

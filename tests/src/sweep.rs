@@ -49,7 +49,8 @@ impl Role {
     fn name(self) -> &'static str {
         match self {
             Self::Alone => "alone",
-            Self::PeersAsleep(_) => "sleeper present",
+            Self::PeersAsleep(1) => "sleeper present",
+            Self::PeersAsleep(_) => "sleepers present",
             Self::Asleep => "falling asleep",
             Self::JustWoken => "just woken",
             Self::SecondWaiter => "second waiter",
