@@ -15,6 +15,13 @@ pub enum TableError {
         /// The most that there can be.
         max: u32,
     },
+    /// The object cannot have messages so long.
+    Message {
+        /// What was asked for, in bytes.
+        len_bytes: u32,
+        /// The most that there can be, in bytes.
+        max_bytes: u32,
+    },
     /// The memory is too short.
     TooShort {
         /// Bytes that the object needs (`u64::MAX`: more than can be addressed).
@@ -33,6 +40,9 @@ impl core::fmt::Display for TableError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Count { asked, max } => write!(f, "{asked} places are not within 1..={max}"),
+            Self::Message { len_bytes, max_bytes } => {
+                write!(f, "messages of {len_bytes} bytes, and the longest have {max_bytes}")
+            }
             Self::TooShort { needed, found } => write!(f, "{needed} bytes are needed, and there are {found}"),
             Self::Misaligned { align } => write!(f, "the memory is not aligned to {align} bytes"),
         }

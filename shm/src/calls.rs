@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 
 use crosslane_core::Trust;
-use crosslane_core::call::{self, ConnectError};
+use crosslane_core::call::{self, ConnectError, Shape};
 use crosslane_core::end::ClaimError;
 
 use crate::content::{Content, Expected, Kind};
@@ -20,8 +20,12 @@ pub type Client = call::Client<'static, Env>;
 pub type Server = call::Server<'static, Env>;
 
 lock_object! {
-    /// Cells in shared memory for 1 to 1,024 clients and their server: requests and responses of up to 56 bytes each, in one
-    /// cache line there and back. Protocol and crash table: [`crosslane_core::call`].
+    /// Cells in shared memory for 1 to 1,024 clients and their server: requests and responses of up to 56 bytes each in one
+    /// cache line there and back, longer ones, up to what the creator states, in a room of the cell's own. Protocol and crash
+    /// table: [`crosslane_core::call`].
+    ///
+    /// Created from a number of clients, or from a [`Shape`](crosslane_core::call::Shape) that also says how long messages may
+    /// be; openers find that in the segment.
     ///
     /// # Examples
     /// ```
@@ -34,16 +38,42 @@ lock_object! {
     ///     scope.spawn(|| {
     ///         // In another program, by name:
     ///         let mut client = Calls::open(&name, &options).unwrap().client().unwrap();
-    ///         assert_eq!(*client.call(b"40 + 2").unwrap(), *b"42");
+    ///         assert_eq!(client.call(b"40 + 2").unwrap(), *b"42");
     ///     });
     ///     let request = server.recv().unwrap();
     ///     assert_eq!(*request, *b"40 + 2");
-    ///     request.respond(b"42");
+    ///     request.respond(b"42").unwrap();
+    /// });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Long messages are copied out, or written in place piece by piece:
+    /// ```
+    /// use crosslane_core::call::Shape;
+    /// use crosslane_shm::{Calls, Options};
+    ///
+    /// let shape = Shape::new(2).max_request_bytes(100).max_response_bytes(100_000);
+    /// let calls = Calls::anonymous(shape, &Options::new())?;
+    /// let (mut server, mut client) = (calls.server()?, calls.client()?);
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| {
+    ///         let request = server.recv().unwrap();
+    ///         let count = usize::from_ne_bytes(request.to_array().unwrap());
+    ///         let mut reply = request.reply(count * 8).unwrap();
+    ///         for i in 0..count {
+    ///             reply.copy_from(i * 8, &i.to_ne_bytes());
+    ///         }
+    ///         reply.send().unwrap();
+    ///     });
+    ///     let response = client.call(&10_000_usize.to_ne_bytes()).unwrap();
+    ///     let mut bytes = vec![0; response.len_bytes()];
+    ///     response.copy_to(0, &mut bytes);
+    ///     assert_eq!(bytes[79_992..], 9_999_usize.to_ne_bytes());
     /// });
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub struct Calls [] derefs to Ends;
-    new(clients: u32) is new;
+    new(shape: impl Into<Shape>) is new;
 }
 
 /// What can be claimed of a [`Calls`].
@@ -74,6 +104,18 @@ impl Ends {
     pub fn capacity(&self) -> u32 {
         self.calls.capacity()
     }
+
+    /// The longest request, in bytes.
+    #[must_use]
+    pub fn max_request_bytes(&self) -> usize {
+        self.calls.max_request_bytes()
+    }
+
+    /// The longest response, in bytes.
+    #[must_use]
+    pub fn max_response_bytes(&self) -> usize {
+        self.calls.max_response_bytes()
+    }
 }
 
 impl std::fmt::Debug for Ends {
@@ -99,12 +141,13 @@ impl<K: Trust> Object for Calls<K> {
     }
 }
 
-fn new(clients: u32) -> Result<New<impl Init>, CreateError> {
-    let len_bytes = call::Calls::layout(clients)?.size() as u64;
-    let content = Content { kind: Kind::CALLS, len_bytes, ..Content::bytes(clients.into()) };
+fn new(shape: impl Into<Shape>) -> Result<New<impl Init>, CreateError> {
+    let shape = shape.into();
+    let len_bytes = call::Calls::layout(shape)?.size() as u64;
+    let content = Content { kind: Kind::CALLS, len_bytes, ..Content::bytes(shape.clients().into()) };
     let init = move |memory: NonNull<u8>, len| {
         // SAFETY: new memory, `len` long; nobody else can reach it yet.
-        unsafe { call::Calls::init(memory, len, clients) }?;
+        unsafe { call::Calls::init(memory, len, shape) }?;
         Ok(())
     };
     Ok(New { content, init })

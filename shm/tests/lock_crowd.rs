@@ -103,13 +103,13 @@ fn each_of_a_crowd_of_clients_gets_its_own_response() {
     let calls = Calls::anonymous(CROWD, &Options::new()).unwrap();
     let mut server = calls.server().unwrap();
     let children = crowd(|n| {
-        let response = calls.rejoin().unwrap().client().unwrap().call(&n.to_ne_bytes()).unwrap();
-        assert_eq!(*response, (!n).to_ne_bytes());
+        let mut client = calls.rejoin().unwrap().client().unwrap();
+        assert_eq!(client.call(&n.to_ne_bytes()).unwrap(), (!n).to_ne_bytes());
     });
     for _ in 0..CROWD {
         let request = server.recv().unwrap();
-        let n = u32::from_ne_bytes((*request).try_into().unwrap());
-        assert!(request.respond(&(!n).to_ne_bytes()));
+        let n = u32::from_ne_bytes(request.to_array().unwrap());
+        assert!(request.respond(&(!n).to_ne_bytes()).unwrap());
     }
     children.into_iter().for_each(Child::join);
 }
@@ -281,7 +281,7 @@ fn a_stopped_party_and_a_stopped_server_are_waited_for() {
         parent.tell(calls.segment().domain().unwrap().me().unwrap().to_word());
         while let Ok(request) = server.recv() {
             if *request == *b"last" {
-                assert!(request.respond(b"bye"));
+                assert!(request.respond(b"bye").unwrap());
                 break;
             }
         }
@@ -302,7 +302,7 @@ fn a_stopped_party_and_a_stopped_server_are_waited_for() {
     sleeper.await_asleep();
     assert_nobody_died(id);
     party.signal(libc::SIGCONT);
-    assert_eq!(*client.call(b"last").unwrap(), *b"bye");
+    assert_eq!(client.call(b"last").unwrap(), *b"bye");
     sleeper.join();
     party.join();
     assert!(!barrier.is_broken());

@@ -2,23 +2,31 @@
 
 use core::time::Duration;
 
-use super::{Calls, Cell, FAILED, IDLE, MAX_BYTES, Message, REQUEST, RESPONSE, SLEEPS, WITHDRAWN};
+use super::{Calls, Cell, FAILED, Message, SLEEPS, TURN, WITHDRAWN, is_asked};
 use crate::end::End;
 use crate::owner::OwnerId;
 use crate::prim::{Ordering, fence, pause};
 use crate::probe::Prober;
 use crate::wait::{Liveness, Parked, Slice, Wait};
 
-/// Swaps that a call may lose in a row before it parks all the same, and so looks at its deadline.
-const LOST_IN_A_ROW: u32 = 64;
-
 /// A client's cell. One call at a time; a process may have several clients.
 #[derive(Debug)]
 pub struct Client<'m, E: Wait + Liveness> {
     calls: Calls<'m>,
     cell: &'m Cell,
+    at: usize,
     me: OwnerId,
+    /// The last word stored to `asked`, which nobody else writes.
+    asked: u32,
     env: E,
+}
+
+/// A request that is written in place and then asked. Dropping it asks nothing.
+#[derive(Debug)]
+#[must_use = "nothing is asked before `call`"]
+pub struct Draft<'c, 'm, E: Wait + Liveness> {
+    client: &'c mut Client<'m, E>,
+    len_bytes: u32,
 }
 
 /// Why a call gave no response.
@@ -31,10 +39,12 @@ pub enum CallError {
     NoServer,
     /// The deadline has passed. The request may be done all the same, once or not at all.
     TimedOut,
-    /// The request is longer than [`MAX_BYTES`].
+    /// The request is longer than the cells allow. It was not sent.
     TooLong {
         /// Its length in bytes.
         len_bytes: usize,
+        /// The longest request, in bytes.
+        max_bytes: usize,
     },
     /// This process is a raw `fork()` child and has not joined the domain itself.
     Forked,
@@ -62,22 +72,25 @@ impl<'m> Calls<'m> {
     /// A process killed inside leaves a cell that is free once its death is proven.
     pub fn client<E: Wait + Liveness>(&self, env: E) -> Result<Client<'m, E>, ConnectError> {
         let me = env.me().ok_or(ConnectError::Forked)?;
-        let cells = self.0.words;
+        let cells = self.cells;
         let free = (0..cells.len()).find(|&at| self.claim(at, 0, me));
         let at = free.or_else(|| self.claim_of_dead(me, &env)).ok_or(ConnectError::Full)?;
-        Ok(Client { calls: *self, cell: &cells[at], me, env })
+        let cell = &cells[at];
+        // ORDERING: Relaxed. The claim, or the proof of death, shows what the last client stored.
+        let asked = cell.asked.load(Ordering::Relaxed);
+        Ok(Client { calls: *self, cell, at, me, asked, env })
     }
 
     /// CAS of the owner word of cell `at`.
     #[expect(clippy::cast_possible_truncation, reason = "there are at most MAX_CLIENTS")]
     fn claim(&self, at: usize, from: u32, me: OwnerId) -> bool {
-        let cell = &self.0.words[at];
+        let cell = &self.cells[at];
         // ORDERING: Relaxed. The CAS takes exactly this word.
         if cell.owner.load(Ordering::Relaxed) != from {
             return false;
         }
         // ORDERING call.owner: Acquire. Pairs with the Release in `Client::drop`: the last client has done with the
-        // payload. Failure: Relaxed, nothing is read.
+        // message. Failure: Relaxed, nothing is read.
         if cell.owner.compare_exchange(from, me.to_word(), Ordering::Acquire, Ordering::Relaxed).is_err() {
             return false;
         }
@@ -86,7 +99,7 @@ impl<'m> Calls<'m> {
     }
 
     fn raise_used(&self, least: u32) {
-        let used = &self.0.header.used;
+        let used = &self.header.used;
         // ORDERING: Relaxed, here and below. The fence of the call orders it before the server's look.
         let mut seen = used.load(Ordering::Relaxed);
         while seen < least {
@@ -99,7 +112,7 @@ impl<'m> Calls<'m> {
 
     /// A cell of a client that is proven dead. What it asked is withdrawn by the first call.
     fn claim_of_dead<E: Wait + Liveness>(&self, me: OwnerId, env: &E) -> Option<usize> {
-        let cells = self.0.words;
+        let cells = self.cells;
         // ORDERING: Relaxed. Only names whom to probe.
         let owner_at = |at: usize| OwnerId::from_word(cells[at].owner.load(Ordering::Relaxed));
         let mut prober = Prober::default();
@@ -111,8 +124,14 @@ impl<'m> Calls<'m> {
     }
 }
 
-impl<E: Wait + Liveness> Client<'_, E> {
-    /// Sends `request`, of at most [`MAX_BYTES`] bytes, and waits for the response, or for the proof that none will come.
+impl<'m, E: Wait + Liveness> Client<'m, E> {
+    /// The longest request, in bytes.
+    #[must_use]
+    pub fn max_request_bytes(&self) -> usize {
+        self.calls.max_request_bytes()
+    }
+
+    /// Sends `request` and waits for the response, or for the proof that none will come.
     ///
     /// # Errors
     /// [`CallError`].
@@ -120,7 +139,7 @@ impl<E: Wait + Liveness> Client<'_, E> {
     /// # Crash
     /// A process killed inside has asked or has not; the server serves on, and the cell is free once the death is proven.
     #[inline]
-    pub fn call(&mut self, request: &[u8]) -> Result<Message, CallError> {
+    pub fn call(&mut self, request: &[u8]) -> Result<Message<'_>, CallError> {
         self.call_until(request, self.env.never())
     }
 
@@ -128,7 +147,7 @@ impl<E: Wait + Liveness> Client<'_, E> {
     ///
     /// # Errors
     /// As `call`, and [`CallError::TimedOut`].
-    pub fn call_timeout(&mut self, request: &[u8], timeout: Duration) -> Result<Message, CallError> {
+    pub fn call_timeout(&mut self, request: &[u8], timeout: Duration) -> Result<Message<'_>, CallError> {
         self.call_until(request, self.env.after(timeout))
     }
 
@@ -136,21 +155,65 @@ impl<E: Wait + Liveness> Client<'_, E> {
     ///
     /// # Errors
     /// As `call`, and [`CallError::TimedOut`].
-    pub fn call_until(&mut self, request: &[u8], deadline: E::Deadline) -> Result<Message, CallError> {
-        if request.len() > MAX_BYTES {
-            return Err(CallError::TooLong { len_bytes: request.len() });
-        }
+    #[inline]
+    pub fn call_until(&mut self, request: &[u8], deadline: E::Deadline) -> Result<Message<'_>, CallError> {
+        let len_bytes = self.ready(request.len(), deadline)?;
+        self.calls.message(self.at, len_bytes).fill(request);
+        self.ask(len_bytes);
+        self.finish(deadline)
+    }
+
+    /// A request of `len_bytes` to be written in place. It holds what earlier messages left there. Waits, like a call, if an
+    /// earlier one was given up and the server is at it still.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn draft(&mut self, len_bytes: usize) -> Result<Draft<'_, 'm, E>, CallError> {
+        let len_bytes = self.ready(len_bytes, self.env.never())?;
+        Ok(Draft { client: self, len_bytes })
+    }
+
+    /// Call 1: whether a request of so many bytes can be sent, and its length.
+    #[inline]
+    fn ready(&self, len_bytes: usize, deadline: E::Deadline) -> Result<u32, CallError> {
+        let max_bytes = self.calls.max_request;
+        let len = match u32::try_from(len_bytes) {
+            Ok(len) if len <= max_bytes => len,
+            _ => return Err(CallError::TooLong { len_bytes, max_bytes: max_bytes as usize }),
+        };
         if !self.env.is_still(self.me) {
             return Err(CallError::Forked);
         }
-        if !matches!(self.look(), IDLE | RESPONSE | FAILED) {
-            self.await_idle_slow(deadline)?;
+        if is_asked(self.asked, self.look()) {
+            self.await_turn_slow(deadline)?;
         }
         // ORDERING: Relaxed. A server that was not ready yet fails the request, which is right.
-        if self.calls.0.header.ready.load(Ordering::Relaxed) == 0 {
+        if self.calls.header.ready.load(Ordering::Relaxed) == 0 {
             return Err(CallError::NoServer);
         }
-        self.post(request);
+        Ok(len)
+    }
+
+    /// Call 2 and 3, the request being written.
+    #[inline]
+    fn ask(&mut self, len_bytes: u32) {
+        self.asked = !self.asked & TURN | len_bytes;
+        self.say(self.asked);
+        // ORDERING event.announce: SeqCst fence. Pairs with the fence in `heavy`: either this process sees the flag, or
+        // the server sees the request, and that the cell is used.
+        fence(Ordering::SeqCst);
+        self.calls.header.requests.wake_fenced(1, &self.env);
+    }
+
+    #[inline]
+    fn say(&self, asked: u32) {
+        // ORDERING call.request: Release. Pairs with the Acquire in `asked_of`. Publishes the request.
+        self.cell.asked.store(asked, Ordering::Release);
+    }
+
+    /// Call 4 and 5.
+    #[inline]
+    fn finish(&self, deadline: E::Deadline) -> Result<Message<'m>, CallError> {
         for _ in 0..self.env.spins() {
             if let Some(ended) = self.ended(self.look()) {
                 return ended;
@@ -160,33 +223,16 @@ impl<E: Wait + Liveness> Client<'_, E> {
         self.wait_slow(deadline)
     }
 
-    /// Call 2 and 3.
-    #[inline]
-    fn post(&self, request: &[u8]) {
-        self.cell.write(request);
-        // ORDERING call.request: Release. Pairs with the Acquire in `pending`. Publishes the request.
-        self.cell.word.store(REQUEST, Ordering::Release);
-        // ORDERING event.announce: SeqCst fence. Pairs with the fence in `heavy`: either this process sees the flag, or
-        // the server sees the request, and that the cell is used.
-        fence(Ordering::SeqCst);
-        self.calls.0.header.requests.wake_fenced(1, &self.env);
-    }
-
     /// Call 4 and 5, after the spin.
     #[cold]
-    fn wait_slow(&self, deadline: E::Deadline) -> Result<Message, CallError> {
-        let mut lost = 0;
+    fn wait_slow(&self, deadline: E::Deadline) -> Result<Message<'m>, CallError> {
+        self.announce_sleep(0);
         loop {
-            let word = self.look();
-            if let Some(ended) = self.ended(word) {
+            let seen = self.look();
+            if let Some(ended) = self.ended(seen) {
                 return ended;
             }
-            if word == REQUEST && self.cell.turn(REQUEST, REQUEST | SLEEPS).is_err() && lost < LOST_IN_A_ROW {
-                lost += 1;
-                continue;
-            }
-            lost = 0;
-            let parked = self.env.park(&self.cell.word, REQUEST | SLEEPS, Slice::Owner, deadline);
+            let parked = self.env.park(&self.cell.answered, seen, Slice::Owner, deadline);
             let gives_up = if self.is_server_gone() {
                 CallError::PeerDied
             } else if parked == Parked::Expired {
@@ -194,65 +240,67 @@ impl<E: Wait + Liveness> Client<'_, E> {
             } else {
                 continue;
             };
-            match self.cell.turn(REQUEST | SLEEPS, WITHDRAWN) {
-                Ok(_) => return Err(gives_up),
-                // A response came after all, or nothing that could be waited for.
-                Err(_) if parked == Parked::Expired => {
-                    return self.ended(self.look()).unwrap_or(Err(CallError::TimedOut));
-                }
-                Err(_) => {}
-            }
+            self.say(self.asked | SLEEPS | WITHDRAWN);
+            // A response that came after all, and no failure: that may be what the server does with what was withdrawn.
+            return self.ended(self.look()).filter(Result::is_ok).unwrap_or(Err(gives_up));
         }
     }
 
-    /// Waits until the server has seen that an earlier call was withdrawn.
+    /// Says that this client will sleep, before it looks once more.
+    fn announce_sleep(&self, withdrawn: u32) {
+        self.say(self.asked | SLEEPS | withdrawn);
+        // ORDERING call.asleep: SeqCst fence. Forbids: the look that follows passes the store above while the server's look at
+        // `asked` passes its store of the answer, so that this client sleeps on an answer that nobody wakes it for. Pairs with
+        // the fence in `answer`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Waits until the server has done with a call that was given up, or that a dead client has left.
     #[cold]
-    fn await_idle_slow(&self, deadline: E::Deadline) -> Result<(), CallError> {
+    fn await_turn_slow(&self, deadline: E::Deadline) -> Result<(), CallError> {
+        self.announce_sleep(WITHDRAWN);
         loop {
-            match self.look() {
-                IDLE | RESPONSE | FAILED => return Ok(()),
-                word @ (WITHDRAWN | REQUEST) => {
-                    if word == REQUEST {
-                        // Of a dead client, or of a call that unwound.
-                        let _ = self.cell.turn(REQUEST, WITHDRAWN);
-                    }
-                    if self.is_server_gone() {
-                        return Err(CallError::NoServer);
-                    }
-                    self.calls.0.header.requests.wake_all(&self.env);
-                    if self.env.park(&self.cell.word, WITHDRAWN, Slice::Owner, deadline) == Parked::Expired {
-                        return Err(CallError::TimedOut);
-                    }
-                }
-                word if word == REQUEST | SLEEPS => {
-                    let _ = self.cell.turn(word, WITHDRAWN);
-                }
-                _ => return Err(CallError::Corrupt),
+            let seen = self.look();
+            if !is_asked(self.asked, seen) {
+                return Ok(());
+            }
+            if self.is_server_gone() {
+                return Err(CallError::NoServer);
+            }
+            // Who asked may have died before it woke the server.
+            self.calls.header.requests.wake_all(&self.env);
+            if self.env.park(&self.cell.answered, seen, Slice::Owner, deadline) == Parked::Expired {
+                return Err(CallError::TimedOut);
             }
         }
     }
 
-    /// What the word says of the call, if it has ended.
+    /// What the server's word says of the call, if it has ended.
     #[inline]
-    fn ended(&self, word: u32) -> Option<Result<Message, CallError>> {
-        match word {
-            RESPONSE => Some(self.cell.read().ok_or(CallError::Corrupt)),
-            FAILED => Some(Err(CallError::PeerDied)),
-            word if word & !SLEEPS == REQUEST => None,
-            _ => Some(Err(CallError::Corrupt)),
+    fn ended(&self, answered: u32) -> Option<Result<Message<'m>, CallError>> {
+        if is_asked(self.asked, answered) {
+            return None;
         }
+        let len_bytes = answered & !TURN;
+        Some(if len_bytes <= self.calls.max_response {
+            Ok(self.calls.message(self.at, len_bytes))
+        } else if len_bytes == FAILED {
+            Err(CallError::PeerDied)
+        } else {
+            Err(CallError::Corrupt)
+        })
     }
 
     #[inline]
     fn look(&self) -> u32 {
-        // ORDERING call.response: Acquire. Pairs with the Release in `turn`: the response is visible, and the payload is
+        // ORDERING call.response: Acquire. Pairs with the Release in `answer`: the response is visible, and the message is
         // the client's again.
-        self.cell.word.load(Ordering::Acquire)
+        self.cell.answered.load(Ordering::Acquire)
     }
 
     /// Whether nobody will answer.
     fn is_server_gone(&self) -> bool {
-        match self.calls.0.header.server.peer() {
+        match self.calls.header.server.peer() {
             End::Owned(server) => server != self.me && self.env.is_dead(server),
             End::Vacant | End::Closed | End::Corrupt => true,
         }
@@ -263,10 +311,57 @@ impl<E: Wait + Liveness> Drop for Client<'_, E> {
     fn drop(&mut self) {
         // A fork child's copy is the parent's.
         if self.env.is_still(self.me) {
-            // ORDERING call.owner: Release. Pairs with the Acquire in `claim`: this client has done with the payload.
-            // Failure: Relaxed, a hostile peer has taken the cell.
+            // ORDERING call.owner: Release. Pairs with the Acquire in `claim`: this client has done with the message, and
+            // stores no turn any more. Failure: Relaxed, a hostile peer has taken the cell.
             let _ = self.cell.owner.compare_exchange(self.me.to_word(), 0, Ordering::Release, Ordering::Relaxed);
         }
+    }
+}
+
+impl<'c, E: Wait + Liveness> Draft<'c, '_, E> {
+    /// Its length, in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes as usize
+    }
+
+    /// Writes `bytes` at `offset` and leaves the other bytes as they are.
+    ///
+    /// # Panics
+    /// If `offset + bytes.len()` is more than the draft has.
+    pub fn copy_from(&mut self, offset: usize, bytes: &[u8]) {
+        self.client.calls.message(self.client.at, self.len_bytes).copy_from(offset, bytes);
+    }
+
+    /// Sends it: see [`Client::call`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call(self) -> Result<Message<'c>, CallError> {
+        let never = self.client.env.never();
+        self.call_until(never)
+    }
+
+    /// As [`call`](Self::call), waiting at most for `timeout`.
+    ///
+    /// # Errors
+    /// As [`Client::call_timeout`].
+    pub fn call_timeout(self, timeout: Duration) -> Result<Message<'c>, CallError> {
+        let deadline = self.client.env.after(timeout);
+        self.call_until(deadline)
+    }
+
+    /// As [`call`](Self::call), waiting at most until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Client::call_until`].
+    pub fn call_until(self, deadline: E::Deadline) -> Result<Message<'c>, CallError> {
+        // A fork child's copy of the draft is the parent's.
+        if !self.client.env.is_still(self.client.me) {
+            return Err(CallError::Forked);
+        }
+        self.client.ask(self.len_bytes);
+        self.client.finish(deadline)
     }
 }
 
@@ -276,7 +371,9 @@ impl core::fmt::Display for CallError {
             Self::PeerDied => f.write_str("the server died or gave no response"),
             Self::NoServer => f.write_str("nobody serves"),
             Self::TimedOut => f.write_str("no response came in time"),
-            Self::TooLong { len_bytes } => write!(f, "{len_bytes} bytes are more than {MAX_BYTES}"),
+            Self::TooLong { len_bytes, max_bytes } => {
+                write!(f, "a request of {len_bytes} bytes, and the longest has {max_bytes}")
+            }
             Self::Forked => f.write_str("this process is a fork child that has not joined"),
             Self::Corrupt => f.write_str("the shared words of the calls are corrupt"),
         }

@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-use super::{Calls, Cell, FAILED, IDLE, MAX_BYTES, Message, REQUEST, RESPONSE, SLEEPS, WITHDRAWN};
+use super::{Calls, Cell, FAILED, Message, SLEEPS, TURN, WITHDRAWN, is_asked};
 use crate::end::ClaimError;
 use crate::event::Slept;
 use crate::owner::OwnerId;
-use crate::prim::{Ordering, pause};
+use crate::prim::{Ordering, fence, pause};
 use crate::wait::{Liveness, Slice, Wait, WakeMode};
 
 /// The server's end. Dropping it closes it: clients get `PeerDied` and then `NoServer`.
@@ -31,14 +31,38 @@ pub enum ServeError {
     Forked,
 }
 
-/// A request that waits for its response. Dropping it without one fails the call.
+/// Why a request was not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RespondError {
+    /// The response is longer than the cells allow. The call has failed, as if the request had been dropped.
+    TooLong {
+        /// Its length in bytes.
+        len_bytes: usize,
+        /// The longest response, in bytes.
+        max_bytes: usize,
+    },
+    /// This process is a raw `fork()` child; the request is its parent's.
+    Forked,
+}
+
+/// A request that waits for its response, as a [`Message`]. Dropping it without one fails the call.
 #[derive(Debug)]
 #[must_use = "dropping a request fails the call"]
 pub struct Request<'a, 'm, E: Wait + Liveness> {
     server: &'a Server<'m, E>,
-    cell: &'m Cell,
-    message: Message,
+    /// The cell's number, and its client's word.
+    asking: (usize, u32),
+    message: Message<'m>,
     answered: bool,
+}
+
+/// A response that is written in place and then sent. Dropping it fails the call.
+#[derive(Debug)]
+#[must_use = "dropping a reply fails the call"]
+pub struct Reply<'a, 'm, E: Wait + Liveness> {
+    request: Request<'a, 'm, E>,
+    len_bytes: u32,
 }
 
 impl<'m> Calls<'m> {
@@ -51,11 +75,11 @@ impl<'m> Calls<'m> {
     /// A process killed inside is a dead server.
     pub fn server<E: Wait + Liveness>(&self, env: E) -> Result<Server<'m, E>, ClaimError> {
         let me = env.me().ok_or(ClaimError::Forked)?;
-        self.0.header.server.claim(&env)?;
+        self.header.server.claim(&env)?;
         let server = Server { calls: *self, me, next: 0, env };
         server.fail_all();
         // ORDERING: Relaxed. A client that sees it late does not ask; what it asks, the cell's word orders.
-        self.0.header.ready.store(me.to_word(), Ordering::Relaxed);
+        self.header.ready.store(me.to_word(), Ordering::Relaxed);
         Ok(server)
     }
 }
@@ -97,121 +121,206 @@ impl<'m, E: Wait + Liveness> Server<'m, E> {
     ///
     /// # Errors
     /// As `recv`, and [`ServeError::TimedOut`].
+    #[inline]
     pub fn recv_until(&mut self, deadline: E::Deadline) -> Result<Request<'_, 'm, E>, ServeError> {
         self.check()?;
-        let mut spins = self.env.spins();
-        loop {
-            let mut found = self.pending();
-            if found.is_none() && spins > 0 {
-                spins -= 1;
-                pause();
-                continue;
+        for _ in 0..self.env.spins() {
+            if let Some(found) = self.pending() {
+                return Ok(self.taken(found));
             }
-            let mut over = false;
-            if found.is_none() {
-                let requests = &self.calls.0.header.requests;
-                let slept = requests.sleep_unless(WakeMode::Fenced, Slice::Long, deadline, &self.env, || {
+            pause();
+        }
+        let found = self.wait_slow(deadline)?;
+        Ok(self.taken(found))
+    }
+
+    #[cold]
+    fn wait_slow(&self, deadline: E::Deadline) -> Result<(usize, u32), ServeError> {
+        loop {
+            let mut found = None;
+            let slept =
+                self.calls.header.requests.sleep_unless(WakeMode::Fenced, Slice::Long, deadline, &self.env, || {
                     found = self.pending();
                     found.is_some()
                 });
-                over = slept == Slept::Expired;
-            }
-            match found.or_else(|| if over { self.pending() } else { None }) {
-                Some(found) => return Ok(self.taken(found)),
-                None if over => return Err(ServeError::TimedOut),
+            match found.or_else(|| self.pending()) {
+                Some(found) => return Ok(found),
+                None if slept == Slept::Expired => return Err(ServeError::TimedOut),
                 None => {}
             }
         }
     }
 
+    #[inline]
     fn check(&self) -> Result<(), ServeError> {
         if self.env.is_still(self.me) { Ok(()) } else { Err(ServeError::Forked) }
     }
 
-    /// Serve 1: the first cell with a request, and that.
-    fn pending(&self) -> Option<(usize, Message)> {
+    /// Serve 1: the first cell with a request, and its client's word.
+    #[inline]
+    fn pending(&self) -> Option<(usize, u32)> {
         let cells = self.calls.used();
-        let next = self.next.min(cells.len());
-        let (before, behind) = cells.split_at(next);
-        let turns = (next..).zip(behind).chain((0..).zip(before));
-        for (at, cell) in turns {
-            // ORDERING call.request: Acquire. Pairs with the Release in `post`: the request is visible.
-            let word = cell.word.load(Ordering::Acquire);
-            match word & !SLEEPS {
-                REQUEST => match cell.read() {
-                    Some(message) => return Some((at, message)),
-                    // A length that nobody writes who keeps to the protocol.
-                    None => {
-                        self.end(cell, FAILED);
-                    }
-                },
-                WITHDRAWN => {
-                    self.end(cell, FAILED);
+        let mut at = self.next;
+        for _ in 0..cells.len() {
+            at = if at < cells.len() { at } else { 0 };
+            if let Some(asked) = asked_of(&cells[at]) {
+                if asked & !TURN <= self.calls.max_request {
+                    return Some((at, asked));
                 }
-                _ => {}
+                // Given up, or of a length that nobody writes who keeps to the protocol, with `SLEEPS` or without.
+                if let Some(asked) = self.sleeper_or_fail(&cells[at], asked) {
+                    return Some((at, asked));
+                }
             }
+            at += 1;
         }
         None
     }
 
-    fn taken(&mut self, (at, message): (usize, Message)) -> Request<'_, 'm, E> {
-        self.next = at + 1;
-        Request { server: self, cell: &self.calls.0.words[at], message, answered: false }
+    /// The word of a client that sleeps as if it did not; any other that is no request is failed.
+    #[cold]
+    fn sleeper_or_fail(&self, cell: &Cell, asked: u32) -> Option<u32> {
+        let awake = asked & !SLEEPS;
+        if awake & !TURN <= self.calls.max_request {
+            return Some(awake);
+        }
+        self.answer(cell, asked, FAILED);
+        None
     }
 
-    /// CAS of a request to `end`, which its client is woken for, or of what was withdrawn to IDLE; whether it was the first.
-    ///
-    /// One pass is enough: a client only ever goes from the first of these words to the second, and to the third.
-    fn end(&self, cell: &Cell, end: u32) -> bool {
-        if cell.turn(REQUEST, end).is_ok() {
-            return true;
+    #[inline]
+    fn taken(&mut self, (at, asked): (usize, u32)) -> Request<'_, 'm, E> {
+        self.next = at + 1;
+        let message = self.calls.message(at, asked & !TURN);
+        Request { server: self, asking: (at, asked), message, answered: false }
+    }
+
+    /// Serve 3; whether the client was still waiting.
+    #[inline]
+    fn answer(&self, cell: &Cell, asked: u32, answer: u32) -> bool {
+        // ORDERING call.response: Release. Pairs with the Acquire in `look`.
+        // Publishes the response, and that the server does not touch the message any more.
+        cell.answered.store(asked & TURN | answer, Ordering::Release);
+        // ORDERING call.asleep: SeqCst fence. Pairs with the fence in `announce_sleep`; see there.
+        fence(Ordering::SeqCst);
+        // ORDERING: Relaxed. The fence orders it behind the answer.
+        let now = cell.asked.load(Ordering::Relaxed);
+        if now & SLEEPS != 0 {
+            self.env.wake(&cell.answered, 1);
         }
-        let ended = cell.turn(REQUEST | SLEEPS, end).is_ok();
-        if ended || cell.turn(WITHDRAWN, IDLE).is_ok() {
-            self.env.wake(&cell.word, 1);
-        }
-        ended
+        (now ^ asked) & TURN != 0 || now & WITHDRAWN == 0
     }
 
     fn fail_all(&self) {
         for cell in self.calls.used() {
-            self.end(cell, FAILED);
+            if let Some(asked) = asked_of(cell) {
+                self.answer(cell, asked, FAILED);
+            }
         }
     }
 }
 
-impl<E: Wait + Liveness> Request<'_, '_, E> {
-    /// Responds. `false`: the client has given up or died, and nobody reads it.
+/// The client's word, if it has asked and is not answered.
+#[inline]
+fn asked_of(cell: &Cell) -> Option<u32> {
+    // ORDERING call.request: Acquire. Pairs with the Release in `say`: the request is visible.
+    let asked = cell.asked.load(Ordering::Acquire);
+    // ORDERING: Relaxed. Only servers write it: this one, or those before it, as the claim of the end shows.
+    is_asked(asked, cell.answered.load(Ordering::Relaxed)).then_some(asked)
+}
+
+impl<'a, 'm, E: Wait + Liveness> Request<'a, 'm, E> {
+    /// Responds. `false`: the client was seen to have given up, and nobody reads it; `true` may be wrong, if it gives up or dies
+    /// in this moment.
     ///
-    /// # Panics
-    /// If the response is longer than [`MAX_BYTES`].
+    /// # Errors
+    /// [`RespondError`]. [`max_response_bytes`](Self::max_response_bytes) says beforehand what fits.
     ///
     /// # Crash
     /// A process killed inside has responded, or its client gets `PeerDied`.
     #[inline]
-    pub fn respond(mut self, response: &[u8]) -> bool {
-        assert!(response.len() <= MAX_BYTES, "a response of {} bytes, and {MAX_BYTES} fit", response.len());
-        self.answered = true;
+    pub fn respond(mut self, response: &[u8]) -> Result<bool, RespondError> {
+        let len_bytes = self.fits(response.len())?;
+        self.server.calls.message(self.asking.0, len_bytes).fill(response);
+        Ok(self.answer(len_bytes))
+    }
+
+    /// A response of `len_bytes` to be written in place. It takes the place of the request, whose bytes it may hold at first.
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond).
+    pub fn reply(self, len_bytes: usize) -> Result<Reply<'a, 'm, E>, RespondError> {
+        let len_bytes = self.fits(len_bytes)?;
+        Ok(Reply { request: self, len_bytes })
+    }
+
+    /// The longest response, in bytes.
+    #[must_use]
+    pub fn max_response_bytes(&self) -> usize {
+        self.server.calls.max_response_bytes()
+    }
+
+    #[inline]
+    fn fits(&self, len_bytes: usize) -> Result<u32, RespondError> {
         if self.server.check().is_err() {
-            return false;
+            return Err(RespondError::Forked);
         }
-        self.cell.write(response);
-        self.server.end(self.cell, RESPONSE)
+        let max_bytes = self.server.calls.max_response;
+        match u32::try_from(len_bytes) {
+            Ok(len) if len <= max_bytes => Ok(len),
+            _ => Err(RespondError::TooLong { len_bytes, max_bytes: max_bytes as usize }),
+        }
+    }
+
+    #[inline]
+    fn answer(&mut self, answer: u32) -> bool {
+        self.answered = true;
+        let (at, asked) = self.asking;
+        self.server.answer(&self.server.calls.cells[at], asked, answer)
     }
 }
 
-impl<E: Wait + Liveness> core::ops::Deref for Request<'_, '_, E> {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
+impl<'m, E: Wait + Liveness> core::ops::Deref for Request<'_, 'm, E> {
+    type Target = Message<'m>;
+    fn deref(&self) -> &Message<'m> {
         &self.message
     }
 }
 
 impl<E: Wait + Liveness> Drop for Request<'_, '_, E> {
+    #[inline]
     fn drop(&mut self) {
         if !self.answered && self.server.check().is_ok() {
-            self.server.end(self.cell, FAILED);
+            self.answer(FAILED);
         }
+    }
+}
+
+impl<E: Wait + Liveness> Reply<'_, '_, E> {
+    /// Its length, in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes as usize
+    }
+
+    /// Writes `bytes` at `offset` and leaves the other bytes as they are.
+    ///
+    /// # Panics
+    /// If `offset + bytes.len()` is more than the reply has.
+    pub fn copy_from(&mut self, offset: usize, bytes: &[u8]) {
+        let Request { server, asking: (at, _), .. } = &self.request;
+        server.calls.message(*at, self.len_bytes).copy_from(offset, bytes);
+    }
+
+    /// Sends it: see [`Request::respond`].
+    ///
+    /// # Errors
+    /// [`RespondError::Forked`].
+    pub fn send(mut self) -> Result<bool, RespondError> {
+        if self.request.server.check().is_err() {
+            return Err(RespondError::Forked);
+        }
+        Ok(self.request.answer(self.len_bytes))
     }
 }
 
@@ -220,9 +329,9 @@ impl<E: Wait + Liveness> Drop for Server<'_, E> {
         // A fork child's copy is the parent's.
         if self.check().is_ok() {
             // ORDERING: Relaxed. A client that sees it late finds the end closed when its slice ends.
-            self.calls.0.header.ready.store(0, Ordering::Relaxed);
+            self.calls.header.ready.store(0, Ordering::Relaxed);
             self.fail_all();
-            self.calls.0.header.server.close(self.me);
+            self.calls.header.server.close(self.me);
         }
     }
 }
@@ -237,4 +346,16 @@ impl core::fmt::Display for ServeError {
     }
 }
 
+impl core::fmt::Display for RespondError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TooLong { len_bytes, max_bytes } => {
+                write!(f, "a response of {len_bytes} bytes, and the longest has {max_bytes}")
+            }
+            Self::Forked => f.write_str("this process is a fork child that has not joined"),
+        }
+    }
+}
+
 impl core::error::Error for ServeError {}
+impl core::error::Error for RespondError {}

@@ -1,6 +1,6 @@
 //! A request and its response, both sides spinning.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crosslane_shm::{Calls, Options};
 
@@ -12,6 +12,8 @@ use crate::shared::Shared;
 use crate::sides::{Kind, race, spin};
 
 const BARE: &str = "bare one-line ping-pong";
+const BARE_SHORT: &str = "bare line that carries 8 bytes";
+const BARE_LONG: &str = "bare line that carries 56 bytes";
 const SHORT: &str = "crosslane call, 8 bytes, two processes";
 const LONG: &str = "crosslane call, 56 bytes, two processes";
 const ICEORYX2: &str = "iceoryx2 request-response, 8 bytes, two processes";
@@ -21,10 +23,16 @@ pub fn rows(scale: f64) -> Vec<Row> {
     vec![
         Row::new("call, spinning", Unit::Nanos, trips)
             .contestant(BARE, move || bare(trips))
+            .contestant(BARE_SHORT, move || carrying::<1>(trips))
+            .contestant(BARE_LONG, move || carrying::<7>(trips))
             .contestant(SHORT, move || crosslane::<8>(trips))
             .contestant(LONG, move || crosslane::<56>(trips))
             .goal(SHORT, BARE, 1.25)
             .goal(LONG, BARE, 1.25)
+            .versus(SHORT, BARE_SHORT)
+            .versus(LONG, BARE_LONG)
+            .versus(BARE_SHORT, BARE)
+            .versus(BARE_LONG, BARE)
             .rival(SHORT, ICEORYX2, some, move || iceoryx2(some)),
     ]
 }
@@ -56,6 +64,55 @@ fn bare(trips: u64) -> f64 {
     )
 }
 
+/// A word for each direction, and what both carry: as little as a protocol of one line can do.
+#[derive(Default)]
+#[repr(C, align(128))]
+struct Carrier {
+    asked: AtomicU32,
+    answered: AtomicU32,
+    words: [AtomicU64; 7],
+}
+
+impl Carrier {
+    #[inline(always)]
+    fn put<const WORDS: usize>(&self, words: [u64; WORDS]) {
+        for (word, value) in self.words.iter().zip(words) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    fn get<const WORDS: usize>(&self) -> [u64; WORDS] {
+        std::array::from_fn(|i| self.words[i].load(Ordering::Relaxed))
+    }
+}
+
+fn carrying<const WORDS: usize>(trips: u64) -> f64 {
+    let line = Shared::<Carrier>::new();
+    race(
+        Kind::Processes,
+        |start| {
+            start.go();
+            for i in 0..trips as u32 {
+                let request = [u64::from(i); WORDS];
+                line.put(request);
+                line.asked.store(i + 1, Ordering::Release);
+                spin(|| (line.answered.load(Ordering::Acquire) == i + 1).then_some(()));
+                assert_eq!(line.get(), request);
+            }
+        },
+        |start| {
+            start.go();
+            for i in 0..trips as u32 {
+                spin(|| (line.asked.load(Ordering::Acquire) == i + 1).then_some(()));
+                let response = line.get::<WORDS>();
+                line.put(response);
+                line.answered.store(i + 1, Ordering::Release);
+            }
+        },
+    )
+}
+
 fn crosslane<const LEN: usize>(trips: u64) -> f64 {
     let home = Calls::anonymous(1, &Options::new()).expect("memory for calls");
     race(
@@ -66,7 +123,7 @@ fn crosslane<const LEN: usize>(trips: u64) -> f64 {
             start.go();
             for i in 0..trips {
                 let request = [i as u8; LEN];
-                assert_eq!(*client.call(&request).expect("a response"), request);
+                assert_eq!(client.call(&request).expect("a response").to_array(), Some(request));
             }
         },
         |start| {
@@ -75,9 +132,8 @@ fn crosslane<const LEN: usize>(trips: u64) -> f64 {
             start.go();
             for _ in 0..trips {
                 let request = server.recv().expect("a request");
-                let mut response = [0; LEN];
-                response.copy_from_slice(&request);
-                request.respond(&response);
+                let response: [u8; LEN] = request.to_array().expect("a request of this length");
+                request.respond(&response).expect("it fits");
             }
         },
     )
