@@ -87,6 +87,9 @@ use crate::wait::{Liveness, Wait};
 
 /// Requests and responses of up to so many bytes travel in the cell's own line; there is always room for them.
 pub const LINE_BYTES: usize = LINE_WORDS * WORD_BYTES;
+/// [`LINE_BYTES`], as lengths stand in shared memory.
+const SHORT: u32 = 56;
+const _: () = assert!(SHORT as usize == LINE_BYTES);
 /// The longest that messages can be, in bytes (256 MiB).
 pub const MAX_BYTES: u32 = 1 << 28;
 /// The most clients at once.
@@ -283,8 +286,8 @@ impl<'m> Calls<'m> {
             header: table.header,
             cells: table.words,
             rooms,
-            max_request: request.max(LINE_BYTES as u32),
-            max_response: response.max(LINE_BYTES as u32),
+            max_request: request.max(SHORT),
+            max_response: response.max(SHORT),
             room_words,
         })
     }
