@@ -3,9 +3,13 @@
 //! One enum, because what a caller does about an error rarely depends on the call: a child that died is the same news out
 //! of `Process::join` as out of a pool. Each variant says which call gives it.
 
+use std::any::type_name;
 use std::fmt;
 use std::io;
 use std::process::ExitStatus;
+use std::sync::Arc;
+
+use crosslane_core::end::ClaimError;
 
 use crate::shm::{CreateError, OpenError};
 
@@ -89,6 +93,23 @@ pub enum Error {
         /// The longest that the channel takes.
         limit_bytes: u64,
     },
+    /// A pool was asked to be what none can be.
+    BadPool {
+        /// What there was a wrong number of.
+        what: &'static str,
+        /// How many.
+        found: u64,
+        /// The least there may be.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
+    /// The call was taken back, or its pool was ended.
+    Cancelled,
+    /// The pool takes no more work.
+    PoolClosed,
+    /// The pool has ended, because its workers do not come up; why the last one did not.
+    NoWorkers(Arc<Error>),
     /// The time is up. Nothing was consumed.
     TimedOut,
     /// Nothing is there now. Nothing was waited for.
@@ -169,6 +190,21 @@ impl Error {
         }
     }
 
+    /// For `map_err`: a value of type `T` that postcard could not write.
+    pub(crate) fn encoding<T>() -> impl Fn(postcard::Error) -> Self {
+        |error| Self::Encode { type_name: type_name::<T>(), reason: CodecError(Codec::Postcard(error)) }
+    }
+
+    /// For `map_err`: bytes that postcard could not read as a `T`.
+    pub(crate) fn decoding<T>() -> impl Fn(postcard::Error) -> Self {
+        |error| Self::Decode { type_name: type_name::<T>(), reason: CodecError(Codec::Postcard(error)) }
+    }
+
+    /// For `map_err`: an end of a ring that was made for this process and cannot be had.
+    pub(crate) fn ring(error: ClaimError) -> Self {
+        Self::Io { doing: "take the end of a ring", source: io::Error::other(error) }
+    }
+
     /// For `map_err`: an error of the operating system, out of what was to do.
     pub(crate) fn io(doing: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io { doing, source }
@@ -209,6 +245,12 @@ impl fmt::Display for Error {
             Self::TooLarge { len_bytes, limit_bytes } => {
                 write!(f, "a message of {len_bytes} bytes, where {limit_bytes} is the limit")
             }
+            Self::BadPool { what, found, least, most } => {
+                write!(f, "a pool of {found} {what}, where it may be {least} to {most}")
+            }
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::PoolClosed => f.write_str("the pool takes no more work"),
+            Self::NoWorkers(cause) => write!(f, "the pool's workers do not come up: {cause}"),
             Self::TimedOut => f.write_str("timed out"),
             Self::Empty => f.write_str("nothing is there"),
             Self::Full => f.write_str("there is no room"),
@@ -249,6 +291,7 @@ impl std::error::Error for Error {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Encode { reason, .. } | Self::Decode { reason, .. } => Some(reason),
+            Self::NoWorkers(cause) => Some(&**cause),
             Self::Create(error) => Some(error),
             Self::Open(error) => Some(error),
             _ => None,

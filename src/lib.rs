@@ -9,6 +9,7 @@ mod blob;
 mod error;
 mod frame;
 mod place;
+mod pool;
 mod process;
 pub mod queue;
 #[expect(dead_code, reason = "what uses it is on its way")]
@@ -16,6 +17,10 @@ mod wire;
 
 pub use blob::Blob;
 pub use error::{CodecError, Error, PanicReport, Result};
+pub use pool::{
+    AsCompleted, Executor, Imap, ImapUnordered, Job, JobWith, Pool, PoolBuilder, Task, WaitFor, as_completed,
+    wait_tasks,
+};
 pub use process::{
     ActiveChild, CurrentProcess, ParentProcess, Process, ProcessBuilder, active_children, at_exit, cpu_count,
     current_process, init, parent_process, spawn,

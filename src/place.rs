@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::shm::{self, ObjectId, OpenError, Options, Segment, Slab};
-use crate::{Plain, Trusted, wire};
+use crate::{Plain, Share, Trusted, wire};
 
 /// An object that a handle can stand for.
 pub(crate) trait Object: Sized + Send + Sync + 'static {
@@ -168,6 +168,26 @@ objects! {
     "Connection": Record,
     "RwLock": RwLock<T>,
     "Semaphore": Semaphore,
+}
+
+impl<T: Share> Object for shm::Shared<T, Trusted> {
+    const HANDLE: &'static str = "Shared";
+
+    fn in_slab(slab: &Slab<Trusted>, id: ObjectId) -> Result<Self, OpenError> {
+        shm::Shared::from_slab(slab, id)
+    }
+
+    fn whole(fd: OwnedFd) -> Result<Self, OpenError> {
+        shm::Shared::from_fd(fd, &Options::new())
+    }
+
+    fn id(&self) -> Option<ObjectId> {
+        self.object_id()
+    }
+
+    fn home(&self) -> &Segment {
+        self.segment()
+    }
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ mod call;
 mod child;
 mod constructors;
 mod exit;
-mod image;
+pub(crate) mod image;
 mod marker;
 mod reap;
-mod report;
+pub(crate) mod report;
 mod tree;
 mod watch;
 

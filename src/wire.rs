@@ -9,6 +9,7 @@
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::marker::PhantomData;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -53,8 +54,13 @@ pub(crate) struct InTransit(Vec<Box<dyn Moved>>);
 
 impl Parcel {
     /// To be called when the parcel has left.
-    pub(crate) fn sent(self) -> InTransit {
-        let mut moved = self.moved;
+    pub(crate) fn sent(mut self) -> InTransit {
+        self.depart()
+    }
+
+    /// As [`sent`](Self::sent), for a parcel that is kept, to be sent again if need be.
+    pub(crate) fn depart(&mut self) -> InTransit {
+        let mut moved = std::mem::take(&mut self.moved);
         for one in &mut moved {
             one.sent();
         }
@@ -145,6 +151,40 @@ pub(crate) fn pack<T: Portable>(value: &T) -> Result<Parcel> {
     let Outgoing { fds, moved, .. } = OUTGOING.replace(outer);
     encoded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     Ok(Parcel { bytes, fds, moved })
+}
+
+/// Packs several values into one message: `f` is given what appends one.
+pub(crate) fn pack_many<O>(f: impl FnOnce(&mut Packer<'_>) -> O) -> (O, Parcel) {
+    let outer = OUTGOING.replace(Outgoing::new());
+    let mut packer = Packer { this_thread: PhantomData, lives: PhantomData };
+    let packed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| f(&mut packer)));
+    let Outgoing { fds, moved, .. } = OUTGOING.replace(outer);
+    let packed = packed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    (packed, Parcel { bytes: Vec::new(), fds, moved })
+}
+
+/// Appends values to a message: see [`pack_many`].
+pub(crate) struct Packer<'p> {
+    this_thread: PhantomData<*const ()>,
+    lives: PhantomData<&'p mut ()>,
+}
+
+impl Packer<'_> {
+    /// Appends the bytes of `value`; its descriptors are the message's.
+    #[inline]
+    pub(crate) fn append<T: Portable>(&mut self, value: &T, out: &mut Vec<u8>) -> Result<()> {
+        let _carrying = Carrying::begin(Carrier::Message);
+        encode(value, out)
+    }
+}
+
+/// Runs `f`, in which [`unpack_plain`] finds `fds` beside the bytes.
+pub(crate) fn unpack_many<O>(fds: Vec<OwnedFd>, f: impl FnOnce() -> O) -> O {
+    let arrived = fds.into_iter().map(|fd| Arrived { fd: Some(fd), opened: None }).collect();
+    let outer = INCOMING.replace(arrived);
+    let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+    drop(INCOMING.replace(outer));
+    decoded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Appends the bytes of a value that goes through a queue. Handles are refused.

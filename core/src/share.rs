@@ -56,6 +56,15 @@ unsafe impl<T: Share, const N: usize> Share for [T; N] {
     const FINGERPRINT: u64 = Fingerprint::of_array(N, T::FINGERPRINT).finish();
 }
 
+// SAFETY:
+// - `#[repr(transparent)]` over an `AtomicU32`, any of whose values it takes;
+// - all accesses through `&` are atomic and as wide as the type;
+// - the name is in the fingerprint.
+#[cfg(not(crosslane_loom))]
+unsafe impl Share for crate::event::EventWord {
+    const FINGERPRINT: u64 = Fingerprint::of_scalar("EventWord", size_of::<Self>()).finish();
+}
+
 #[cfg(all(test, not(crosslane_loom)))]
 mod tests {
     use super::*;

@@ -32,6 +32,7 @@ pub struct Options {
     pub(crate) max_deliveries: u32,
     pub(crate) leave_dead: bool,
     pub(crate) slab_bytes: u32,
+    pub(crate) slab_objects: Option<u32>,
     pub(crate) cells: u32,
 }
 
@@ -58,6 +59,7 @@ impl Options {
             max_deliveries: 3,
             leave_dead: false,
             slab_bytes: DEFAULT_SLAB_BYTES,
+            slab_objects: None,
             cells: DEFAULT_CELLS,
         }
     }
@@ -129,6 +131,14 @@ impl Options {
     #[must_use]
     pub fn slab_bytes(mut self, bytes: u32) -> Self {
         self.slab_bytes = bytes.clamp(*SLAB_BYTES.start(), *SLAB_BYTES.end()).next_multiple_of(4096);
+        self
+    }
+
+    /// How many objects a new [`Slab`](crate::Slab) can hold at most, 1 or more; each takes 48 bytes of its directory. If
+    /// nobody says, one for each 128 bytes, which suits locks; a slab of fewer, larger objects has more room for them.
+    #[must_use]
+    pub fn slab_objects(mut self, objects: u32) -> Self {
+        self.slab_objects = Some(objects.max(1));
         self
     }
 

@@ -322,7 +322,7 @@ fn new(options: &Options, object_offset: u64) -> New<impl place::Init> {
     let len_bytes = u64::from(options.slab_bytes) - object_offset;
     let content = Content {
         kind: Kind::SLAB,
-        capacity: len_bytes / u64::from(BYTES_FOR_EACH_ENTRY),
+        capacity: options.slab_objects.map_or(len_bytes / u64::from(BYTES_FOR_EACH_ENTRY), u64::from),
         len_bytes,
         ..Content::bytes(0)
     };

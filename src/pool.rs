@@ -1,0 +1,356 @@
+//! Pools of worker processes: many calls of functions, each in some worker, and their results.
+//!
+//! | what | file |
+//! |---|---|
+//! | the pool, and how one is made | this one |
+//! | maps over many items | `job.rs` |
+//! | one call and its result | `task.rs` |
+//! | several tasks | `completion.rs` |
+//! | the pool's side: who sweeps, who waits, what begins and ends | `crew.rs`, `keeper.rs` |
+//! | what is pending, and who has what | `ledger.rs`, `piece.rs`, `post.rs` |
+//! | the rings between pool and worker | `lane.rs` |
+//! | the worker's side | `worker.rs`, `interrupts.rs` |
+//! | functions and trampolines | `call.rs` |
+//!
+//! # A worker's death
+//! loses the piece of work that it was at, which fails with [`Error::Died`] (or is tried again, as often as
+//! [`retries`](PoolBuilder::retries) says), and nothing else: what was given to it and not begun goes to others, and a new
+//! worker takes its place. A worker that does not come up three times in a row ends the pool with the reason.
+
+mod call;
+mod completion;
+mod crew;
+mod interrupts;
+mod job;
+mod keeper;
+mod lane;
+mod ledger;
+mod piece;
+mod post;
+mod task;
+mod worker;
+
+use std::any::type_name;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crosslane_sync::Deadline;
+
+pub use self::completion::{AsCompleted, WaitFor, as_completed, wait_tasks};
+pub use self::job::{Imap, ImapUnordered, Job, JobWith};
+pub use self::task::Task;
+
+use self::call::{Call, Key};
+use self::crew::{Crew, Settings};
+use self::piece::{Piece, Sink};
+use self::task::Slot;
+use crate::error::{Error, Result};
+use crate::process::cpu_count;
+use crate::wire::{self, Portable};
+
+/// Worker processes that run functions for this one.
+///
+/// **Dropping the pool ends it**: its workers are killed, and what they had not done is [`Error::Cancelled`]. To let it
+/// finish: [`close`](Self::close), then [`join`](Self::join).
+///
+/// `S` is what each worker keeps between calls, made by the [initializer](PoolBuilder::initializer).
+///
+/// # Examples
+/// ```
+/// use crosslane::Pool;
+///
+/// let pool = Pool::new(2)?;
+/// assert_eq!(pool.map(|x: u64| x * x, 0..5)?, [0, 1, 4, 9, 16]);
+/// let task = pool.submit(|(a, b): (u32, u32)| a + b, (1, 2))?;
+/// assert_eq!(task.result()?, 3);
+/// # Ok::<(), crosslane::Error>(())
+/// ```
+#[must_use = "dropping a Pool ends its workers"]
+pub struct Pool<S = ()> {
+    crew: Arc<Crew>,
+    state: PhantomData<fn() -> S>,
+}
+
+/// A [`Pool`] by the name that concurrent.futures gives it: [`submit`](Pool::submit), [`map`](Pool::map),
+/// [`shutdown`](Pool::shutdown).
+pub type Executor<S = ()> = Pool<S>;
+
+/// How a [`Pool`] is made.
+#[derive(Debug)]
+#[must_use = "a builder makes nothing until it is built"]
+pub struct PoolBuilder<S = ()> {
+    workers: Option<usize>,
+    items_per_worker: Option<u64>,
+    retries: u32,
+    name: String,
+    initializer: Option<Result<(Call, wire::Parcel)>>,
+    state: PhantomData<fn() -> S>,
+}
+
+impl PoolBuilder<()> {
+    fn new() -> Self {
+        Self {
+            workers: None,
+            items_per_worker: None,
+            retries: 0,
+            name: "worker".to_owned(),
+            initializer: None,
+            state: PhantomData,
+        }
+    }
+
+    /// Each worker begins with `function(config)`, and keeps what that returns, which need not travel, for
+    /// [`map_state`](Pool::map_state) and [`submit_state`](Pool::submit_state).
+    pub fn initializer<C: Portable, S: 'static>(self, function: fn(C) -> S, config: C) -> PoolBuilder<S> {
+        let packed = Call::to_state(function).and_then(|call| Ok((call, wire::pack(&config)?)));
+        let Self { workers, items_per_worker, retries, name, .. } = self;
+        PoolBuilder { workers, items_per_worker, retries, name, initializer: Some(packed), state: PhantomData }
+    }
+}
+
+impl<S> PoolBuilder<S> {
+    /// So many workers, 1 to 1,000; [`cpu_count`](crate::cpu_count) if this is not called.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Replaces a worker that has been given so many items: for functions that leak.
+    pub fn max_tasks_per_worker(mut self, items: u64) -> Self {
+        self.items_per_worker = Some(items);
+        self
+    }
+
+    /// How often what a worker was at when it died is tried again; 0 if this is not called. A call that has an effect
+    /// outside may have it once for each try.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// The workers are called `{name}-0`, `{name}-1` and so on; `worker` if this is not called.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Starts the workers. Returns when all are executed, not when they are ready: what is submitted waits for them.
+    ///
+    /// # Errors
+    /// [`Error::BadPool`] for no workers, more than 1,000, or none of items for each; [`Error::Encode`] and
+    /// [`Error::NotPortable`] for the initializer; else as [`ProcessBuilder::spawn`](crate::ProcessBuilder::spawn).
+    pub fn build(self) -> Result<Pool<S>> {
+        let workers = self.workers.unwrap_or_else(cpu_count);
+        if !(1..=MAX_WORKERS).contains(&workers) {
+            return Err(Error::BadPool { what: "workers", found: workers as u64, least: 1, most: MAX_WORKERS as u64 });
+        }
+        let items_per_worker = self.items_per_worker.unwrap_or(u64::MAX);
+        if items_per_worker == 0 {
+            return Err(Error::BadPool { what: "items for each worker", found: 0, least: 1, most: u64::MAX });
+        }
+        let initializer = self.initializer.transpose()?;
+        let (retries, name) = (self.retries, self.name);
+        let crew = Crew::new(Settings { workers, items_per_worker, retries, name, initializer })?;
+        Ok(Pool { crew, state: PhantomData })
+    }
+}
+
+/// The most workers of a pool: less than a lease domain has participants.
+const MAX_WORKERS: usize = 1000;
+
+impl Pool {
+    /// A pool of `workers`.
+    ///
+    /// # Errors
+    /// As [`PoolBuilder::build`].
+    pub fn new(workers: usize) -> Result<Self> {
+        Self::builder().workers(workers).build()
+    }
+
+    /// Says how the pool is to be.
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder::new()
+    }
+}
+
+impl<S: 'static> Pool<S> {
+    /// Runs `function(argument)` in some worker and waits for its result.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit) and [`Task::result`].
+    pub fn apply<A: Portable, R: Portable>(&self, function: fn(A) -> R, argument: A) -> Result<R> {
+        // This thread will look for the answer, so nobody need be woken for that.
+        let _attending = self.crew.attend();
+        self.submit(function, argument)?.result()
+    }
+
+    /// Has some worker run `function(argument)`. Does not block.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] or another reason why the argument cannot travel, [`Error::PoolClosed`], [`Error::NoWorkers`],
+    /// [`Error::NotPortable`].
+    pub fn submit<A: Portable, R: Portable>(&self, function: fn(A) -> R, argument: A) -> Result<Task<R>> {
+        let key = Call::item_key(function);
+        self.submit_call::<A, R>(key, || Call::item(function), &argument)
+    }
+
+    /// Has some worker run `function(&mut state, argument)`. Does not block.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_state<A: Portable, R: Portable>(&self, function: fn(&mut S, A) -> R, argument: A) -> Result<Task<R>> {
+        let key = Call::state_key(function);
+        self.submit_call::<A, R>(key, || Call::state(function), &argument)
+    }
+
+    fn submit_call<A: Portable, R: Portable>(
+        &self,
+        key: Key,
+        call: impl FnOnce() -> Result<Call>,
+        argument: &A,
+    ) -> Result<Task<R>> {
+        let job = self.crew.plain_job(key, call)?;
+        let mut bytes = vec![0; 4];
+        let (packed, mut parcel) = wire::pack_many(|packer| packer.append(argument, &mut bytes));
+        packed?;
+        job::write_len(&mut bytes, 0)?;
+        parcel.bytes = bytes;
+        let slot = Slot::new();
+        let sink: Arc<dyn Sink> = Arc::clone(&slot) as _;
+        self.crew.submit(Piece::new(&job, sink, 0, 1, parcel))?;
+        Ok(Task::new(Arc::clone(&self.crew), slot, type_name::<A>()))
+    }
+
+    /// `function` of each item, in the items' order. The items are read as the workers need them.
+    ///
+    /// # Errors
+    /// That of the first item whose failure is known; what has not begun then is not begun. [`job`](Self::job) and
+    /// [`map_all`](Job::map_all) for a result or an error for each.
+    pub fn map<A: Portable, R: Portable>(
+        &self,
+        function: fn(A) -> R,
+        items: impl IntoIterator<Item = A>,
+    ) -> Result<Vec<R>> {
+        self.job().map(function, items)
+    }
+
+    /// As [`map`](Self::map), for functions of two arguments.
+    ///
+    /// # Errors
+    /// As `map`.
+    pub fn starmap<A: Portable, B: Portable, R: Portable>(
+        &self,
+        function: fn(A, B) -> R,
+        items: impl IntoIterator<Item = (A, B)>,
+    ) -> Result<Vec<R>> {
+        self.job().starmap(function, items)
+    }
+
+    /// As [`map`](Self::map), for functions of the worker's state and an item.
+    ///
+    /// # Errors
+    /// As `map`.
+    pub fn map_state<A: Portable, R: Portable>(
+        &self,
+        function: fn(&mut S, A) -> R,
+        items: impl IntoIterator<Item = A>,
+    ) -> Result<Vec<R>> {
+        self.job().map_state(function, items)
+    }
+
+    /// The results one by one, in the items' order. Items are read as results are taken: at most a window of them, twice
+    /// as many as there are workers, is on its way.
+    pub fn imap<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
+        &self,
+        function: fn(A) -> R,
+        items: I,
+    ) -> Imap<I::IntoIter, R> {
+        self.job().imap(function, items)
+    }
+
+    /// As [`imap`](Self::imap), in the order in which they come.
+    pub fn imap_unordered<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
+        &self,
+        function: fn(A) -> R,
+        items: I,
+    ) -> ImapUnordered<I::IntoIter, R> {
+        self.job().imap_unordered(function, items)
+    }
+
+    /// Says how a map is to be: chunk size, timeout, retries.
+    pub fn job(&self) -> Job<'_, S> {
+        Job::new(self)
+    }
+
+    /// A map whose function is given `context` with each item: what a closure would capture. It is sent once to each worker.
+    pub fn with<C: Portable>(&self, context: C) -> JobWith<'_, C, S> {
+        JobWith::new(self, context)
+    }
+
+    /// No more work is taken on. What there is is done.
+    pub fn close(&self) {
+        self.crew.close();
+    }
+
+    /// Closes the pool, and waits until all is done and the workers have left.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn join(self) -> Result<()> {
+        self.crew.close();
+        self.crew.finish(Deadline::never());
+        Ok(())
+    }
+
+    /// As [`join`](Self::join), for at most so long; `false` if there is still work.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn join_timeout(&mut self, timeout: Duration) -> Result<bool> {
+        self.crew.close();
+        Ok(self.crew.finish(Deadline::after(timeout)))
+    }
+
+    /// Kills the workers. What they had not done is [`Error::Cancelled`].
+    pub fn terminate(&self) {
+        self.crew.terminate();
+    }
+
+    /// Ends the pool: what runs is finished, what has not begun too, or is [`Error::Cancelled`] if `cancel`.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn shutdown(self, cancel: bool) -> Result<()> {
+        self.crew.close();
+        if cancel {
+            self.crew.take_all_back();
+        }
+        self.join()
+    }
+
+    /// How many workers the pool has, or is about to have again.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.crew.workers()
+    }
+
+    /// The workers' process ids at the moment; one that is being replaced is missing.
+    #[must_use]
+    pub fn worker_pids(&self) -> Vec<u32> {
+        self.crew.pids()
+    }
+}
+
+impl<S> Drop for Pool<S> {
+    fn drop(&mut self) {
+        self.crew.terminate();
+    }
+}
+
+impl<S> fmt::Debug for Pool<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("workers", &self.crew.workers()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,428 @@
+//! The pool's side: what is to be done, who does it, and what came of it.
+//!
+//! One mutex guards all of it, and it is held for as long as it takes to look through the rings: no thread of the pool
+//! stands between a caller and a worker. Whoever waits *sweeps*: takes the answers out of all rings, whoever they are for,
+//! and gives the workers more to do. A thread of the pool's own sweeps only while nobody waits; another, the keeper
+//! (`keeper.rs`), sleeps until a worker ends.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crosslane_core::event::EventWord;
+use crosslane_core::{Slice, Wait, WakeMode};
+use crosslane_sync::Deadline;
+
+use super::call::{Call, Key};
+use super::keeper::Keeper;
+use super::lane::{self, Companion, Ends, RING_BYTES};
+use super::ledger::{Ledger, Phase};
+use super::piece::{Cause, Job, Piece, Reply, Sink, deliver};
+use super::post::{End, Lane, Post, drain};
+use super::worker::{self, Definition, Initializer, Setup};
+use crate::Trusted;
+use crate::error::{Error, Result};
+use crate::place::Placed;
+use crate::process::ProcessBuilder;
+use crate::shm::{Env, Options, Shared, Slab};
+use crate::wire::Parcel;
+
+/// How often in a row a worker may fail to come up before the pool gives up.
+const UNFIT_LIMIT: u32 = 3;
+
+/// What a pool was made with.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) workers: usize,
+    /// Items that a worker is given before it is replaced.
+    pub(super) items_per_worker: u64,
+    pub(super) retries: u32,
+    pub(super) name: String,
+    pub(super) initializer: Option<(Call, Parcel)>,
+}
+/// The parent's side of a pool.
+#[derive(Debug)]
+pub(super) struct Crew {
+    ledger: Mutex<Ledger>,
+    bell: Placed<Shared<EventWord, Trusted>>,
+    env: Env,
+    /// Where the pool's own sweeping thread sleeps.
+    sweeper: Condvar,
+    settings: Settings,
+    keeper: Keeper,
+}
+impl Crew {
+    pub(super) fn new(settings: Settings) -> Result<Arc<Self>> {
+        // For each lane two rings and their heads and words, and a directory of as many entries.
+        let len_bytes = (2 * u64::from(RING_BYTES) + 4096) * settings.workers as u64 + (16 << 10);
+        let objects = u32::try_from(3 * settings.workers + 1).unwrap_or(u32::MAX);
+        let options = Options::new().slab_bytes(u32::try_from(len_bytes).unwrap_or(u32::MAX)).slab_objects(objects);
+        let slab = Slab::anonymous(&options)?;
+        let bell = Placed::new(Shared::in_slab(&slab, EventWord::new())?);
+        let env = bell.segment().env().ok_or(Error::Open(crate::OpenError::ReadOnly))?;
+        let lanes = (0..settings.workers).map(|_| Lane::new(&slab)).collect::<Result<_>>()?;
+        let ledger = Ledger {
+            lanes,
+            pending: VecDeque::new(),
+            waiting: 0,
+            phase: Phase::Open,
+            has_sweeper: false,
+            next_job: 0,
+            known: HashMap::new(),
+            unfit_in_a_row: 0,
+        };
+        let (ledger, sweeper) = (Mutex::new(ledger), Condvar::new());
+        let crew = Arc::new(Self { ledger, bell, env, sweeper, settings, keeper: Keeper::new()? });
+        for index in 0..crew.settings.workers {
+            // What has started is ended when the crew is dropped.
+            crew.fill(index)?;
+        }
+        Keeper::start(&crew)?;
+        Ok(crew)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a new worker at lane `index`.
+    fn fill(&self, index: usize) -> Result<()> {
+        let (work, answers, words) = {
+            let ledger = self.lock();
+            let lane = &ledger.lanes[index];
+            (lane.work.clone(), lane.answers.clone(), lane.words.clone())
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(Error::os("make a pair of sockets"))?;
+        let companion = Companion::new(theirs);
+        let initializer = match &self.settings.initializer {
+            None => None,
+            Some((call, config)) => {
+                let config = lane::Carried::new(config).map_err(Error::os("duplicate a descriptor"))?;
+                Some(Initializer { call: call.clone(), config })
+            }
+        };
+        // What a dead predecessor has not read is not for its successor: the pool sends it again.
+        if let Ok(left) = work.reader() {
+            drain(left);
+        }
+        let (tx, rx) = (work.writer().map_err(Error::ring)?, answers.reader().map_err(Error::ring)?);
+        let ends = Ends { work, answers, words, bell: self.bell.clone(), companion };
+        let name = format!("{}-{index}", self.settings.name);
+        let process = ProcessBuilder::new().name(name).spawn(worker::work, Setup { ends, initializer })?;
+        self.keeper.watch(process.sentinel(), index)?;
+        let post = Post::new(process, tx, rx, ours, self.settings.items_per_worker);
+        self.lock().lanes[index].post = Some(post);
+        Ok(())
+    }
+
+    /// The job of a function without context, which is told to each worker once.
+    pub(super) fn plain_job(&self, key: Key, call: impl FnOnce() -> Result<Call>) -> Result<Arc<Job>> {
+        if let Some(job) = self.lock().known.get(&key) {
+            return Ok(Arc::clone(job));
+        }
+        let job = Arc::new(self.job(call()?, None, false, self.settings.retries, None)?);
+        Ok(Arc::clone(self.lock().known.entry(key).or_insert(job)))
+    }
+
+    pub(super) fn job(
+        &self,
+        call: Call,
+        context: Option<Parcel>,
+        tries_all: bool,
+        retries: u32,
+        timeout: Option<Duration>,
+    ) -> Result<Job> {
+        let (context, fds) = context.map_or_else(Default::default, |parcel| (parcel.bytes, parcel.fds));
+        let definition = postcard::to_stdvec(&Definition { call, context }).map_err(Error::encoding::<Call>())?;
+        let mut ledger = self.lock();
+        ledger.next_job = ledger.next_job.wrapping_add(1);
+        Ok(Job { number: ledger.next_job, definition, fds, tries_all, retries, timeout })
+    }
+
+    pub(super) fn retries(&self) -> u32 {
+        self.settings.retries
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.settings.workers
+    }
+
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.lock().lanes.iter().filter_map(|lane| Some(lane.post.as_ref()?.process.id())).collect()
+    }
+
+    /// Takes a piece of work on, and gives it to a worker if one has room.
+    pub(super) fn submit(self: &Arc<Self>, piece: Piece) -> Result<()> {
+        let mut deliveries = Vec::new();
+        let mut ledger = self.lock();
+        match &ledger.phase {
+            Phase::Open => {}
+            Phase::Closed | Phase::Over(None) => return Err(Error::PoolClosed),
+            Phase::Over(Some(cause)) => return Err(Error::NoWorkers(Arc::clone(cause))),
+        }
+        let has_limit = piece.job.timeout.is_some();
+        ledger.pending.push_back(piece);
+        ledger.feed(&mut deliveries);
+        let needs_sweeper = ledger.waiting == 0;
+        if needs_sweeper && !ledger.has_sweeper {
+            ledger.has_sweeper = true;
+            let crew = Arc::clone(self);
+            let thread = std::thread::Builder::new().name("crosslane-sweeper".into());
+            thread.spawn(move || crew.sweep_alone()).map_err(Error::os("start a thread"))?;
+        }
+        drop(ledger);
+        if needs_sweeper {
+            self.sweeper.notify_one();
+        }
+        if has_limit {
+            self.keeper.wake();
+        }
+        deliver(deliveries);
+        Ok(())
+    }
+
+    /// Sweeps, spins and sleeps until `done` or the deadline; returns whether it is done.
+    pub(super) fn wait_until(&self, deadline: Deadline, done: impl Fn() -> bool) -> bool {
+        let _waiting = Waiting::new(self);
+        self.drive(deadline, done)
+    }
+
+    /// Counts this thread among those that sweep, for as long as the result lives.
+    pub(super) fn attend(&self) -> Waiting<'_> {
+        Waiting::new(self)
+    }
+
+    fn drive(&self, deadline: Deadline, done: impl Fn() -> bool) -> bool {
+        // A look takes about as long as three pauses.
+        let budget = self.env.spins() / 3;
+        let mut looks = 0;
+        loop {
+            if done() {
+                return true;
+            }
+            if self.sweep() {
+                looks = 0;
+                continue;
+            }
+            if deadline.has_passed() {
+                return done();
+            }
+            if looks < budget {
+                looks += 1;
+                std::hint::spin_loop();
+                continue;
+            }
+            let ready = || {
+                done() || {
+                    let mut ledger = self.lock();
+                    ledger.send() | ledger.has_answers()
+                }
+            };
+            self.bell.sleep_unless(WakeMode::Fenced, Slice::Long, deadline, &self.env, ready);
+        }
+    }
+
+    /// Takes what answers there are, and gives out work; returns whether there was anything to take.
+    fn sweep(&self) -> bool {
+        let mut deliveries = Vec::new();
+        let mut ledger = self.lock();
+        let found = ledger.take_answers(&mut deliveries);
+        ledger.feed(&mut deliveries);
+        let is_shared = ledger.waiting > 1;
+        drop(ledger);
+        let is_for_somebody = !deliveries.is_empty();
+        deliver(deliveries);
+        if is_for_somebody && is_shared {
+            // It may be what another thread sleeps for.
+            self.bell.wake_all(&self.env);
+        }
+        found
+    }
+
+    /// The pool's own thread: sweeps while there is work and nobody waits for it.
+    fn sweep_alone(&self) {
+        loop {
+            let mut ledger = self.lock();
+            while !ledger.is_over() && (ledger.waiting > 0 || ledger.is_idle()) {
+                ledger = self.sweeper.wait(ledger).unwrap_or_else(PoisonError::into_inner);
+            }
+            if ledger.is_over() {
+                return;
+            }
+            drop(ledger);
+            self.drive(Deadline::never(), || {
+                let ledger = self.lock();
+                ledger.is_over() || ledger.waiting > 0 || ledger.is_idle()
+            });
+        }
+    }
+
+    /// Takes `sink`'s pieces back that have not begun; returns how many.
+    pub(super) fn take_back(&self, sink: &Arc<dyn Sink>) -> usize {
+        let mut deliveries = Vec::new();
+        let mut ledger = self.lock();
+        let taken = ledger.take_back(|piece| Arc::ptr_eq(&piece.sink, sink));
+        let count = taken.len();
+        for piece in taken {
+            piece.end(Reply::Lost(Cause::Cancelled), &mut deliveries);
+        }
+        ledger.feed(&mut deliveries);
+        drop(ledger);
+        deliver(deliveries);
+        count
+    }
+
+    /// Takes everything back that has not begun.
+    pub(super) fn take_all_back(&self) {
+        let mut deliveries = Vec::new();
+        let mut ledger = self.lock();
+        let taken = ledger.take_back(|_| true);
+        drop(ledger);
+        for piece in taken {
+            piece.end(Reply::Lost(Cause::Cancelled), &mut deliveries);
+        }
+        deliver(deliveries);
+    }
+
+    /// Whether a worker is at one of `sink`'s pieces.
+    pub(super) fn is_running(&self, sink: &Arc<dyn Sink>) -> bool {
+        self.lock().running(sink).is_some()
+    }
+
+    /// Ends the worker that is at one of `sink`'s pieces, if there is one, and says why.
+    pub(super) fn end_worker_of(&self, sink: &Arc<dyn Sink>, cause: Cause) -> Result<bool> {
+        let mut ledger = self.lock();
+        let Some((lane, at)) = ledger.running(sink) else { return Ok(false) };
+        let Some(post) = &mut ledger.lanes[lane].post else { return Ok(false) };
+        post.flying[at].cause = Some(cause);
+        post.process.kill()?;
+        Ok(true)
+    }
+
+    /// No more work is taken on.
+    pub(super) fn close(&self) {
+        let mut ledger = self.lock();
+        if matches!(ledger.phase, Phase::Open) {
+            ledger.phase = Phase::Closed;
+        }
+    }
+
+    /// After `close`: waits until all is done and the workers have left.
+    pub(super) fn finish(&self, deadline: Deadline) -> bool {
+        let is_done = self.wait_until(deadline, || {
+            let ledger = self.lock();
+            ledger.is_over() || ledger.is_idle()
+        });
+        if !is_done {
+            return false;
+        }
+        let mut ledger = self.lock();
+        for lane in &mut ledger.lanes {
+            lane.let_go();
+        }
+        drop(ledger);
+        self.wait_until(deadline, || self.lock().lanes.iter().all(|lane| lane.post.is_none()))
+    }
+
+    /// Ends the workers, and whatever was not done.
+    pub(super) fn terminate(&self) {
+        let mut deliveries = Vec::new();
+        let mut ledger = self.lock();
+        let posts = ledger.end(None, &mut deliveries);
+        drop(ledger);
+        // Dropping a process kills and reaps it.
+        drop(posts);
+        deliver(deliveries);
+        self.sweeper.notify_all();
+        self.bell.wake_all(&self.env);
+        self.keeper.wake();
+    }
+
+    pub(super) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().is_over()
+    }
+
+    /// For the keeper: the worker at lane `index` has ended.
+    pub(super) fn ended(&self, index: usize) {
+        let mut deliveries = Vec::new();
+        let mut ledger = self.lock();
+        let Some(mut post) = ledger.lanes.get_mut(index).and_then(|lane| lane.post.take()) else { return };
+        if post.process.is_alive() {
+            ledger.lanes[index].post = Some(post);
+            return;
+        }
+        post.take_answers(&mut deliveries);
+        let (was_fit, pid) = (post.is_ready, post.process.id());
+        let end = End::of(&mut post);
+        let words = ledger.lanes[index].words.clone();
+        ledger.give_back(&words, post, &end.cause(pid), &mut deliveries);
+        ledger.unfit_in_a_row = if was_fit { 0 } else { ledger.unfit_in_a_row + 1 };
+        let mut posts = Vec::new();
+        if ledger.unfit_in_a_row >= UNFIT_LIMIT {
+            posts = ledger.end(Some(Arc::new(end.into_error(pid))), &mut deliveries);
+        }
+        let is_wanted = matches!(ledger.phase, Phase::Open) || !ledger.is_idle();
+        drop(ledger);
+        drop(posts);
+        if is_wanted
+            && !self.is_over()
+            && let Err(error) = self.fill(index)
+        {
+            let posts = self.lock().end(Some(Arc::new(error)), &mut deliveries);
+            drop(posts);
+        }
+        deliver(deliveries);
+        self.sweeper.notify_all();
+        self.bell.wake_all(&self.env);
+    }
+
+    /// For the keeper: ends workers whose piece takes longer than it may; returns when to look again.
+    pub(super) fn enforce_timeouts(&self) -> bool {
+        let mut ledger = self.lock();
+        let mut has_limits = false;
+        for lane in &mut ledger.lanes {
+            let Some(post) = &mut lane.post else { continue };
+            let Some(flying) = post.flying.iter_mut().find(|flying| flying.piece.is_some()) else { continue };
+            let Some(limit) = flying.piece.as_ref().and_then(|piece| piece.job.timeout) else { continue };
+            has_limits = true;
+            // ORDERING: Relaxed. See `lane.rs`.
+            if lane.words[usize::from(flying.slot)].load(Ordering::Relaxed) != lane::RUNNING {
+                continue;
+            }
+            let begun = *flying.begun.get_or_insert_with(Instant::now);
+            if begun.elapsed() >= limit && flying.cause.is_none() {
+                flying.cause = Some(Cause::TimedOut);
+                // One that has just ended is reaped all the same.
+                let _ = post.process.kill();
+            }
+        }
+        has_limits || ledger.pending.iter().any(|piece| piece.job.timeout.is_some())
+    }
+}
+/// A thread that sweeps, for as long as this lives.
+pub(super) struct Waiting<'c>(&'c Crew);
+
+impl<'c> Waiting<'c> {
+    fn new(crew: &'c Crew) -> Self {
+        crew.lock().waiting += 1;
+        Self(crew)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut ledger = self.0.lock();
+        ledger.waiting -= 1;
+        let is_left_alone = ledger.waiting == 0 && !ledger.is_idle();
+        drop(ledger);
+        if is_left_alone {
+            self.0.sweeper.notify_one();
+        }
+    }
+}

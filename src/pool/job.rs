@@ -1,0 +1,496 @@
+//! Maps: one function, many items, in pieces of several.
+
+use std::any::type_name;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crosslane_sync::Deadline;
+
+use super::Pool;
+use super::call::Call;
+use super::crew::Crew;
+use super::lane::{DEPTH, FAILED};
+use super::piece::{self, Piece, Reply, Sink};
+use super::task::{outcomes, results_of};
+use crate::error::{Error, Result};
+use crate::wire::{self, Parcel, Portable};
+
+/// Pieces for each worker that a map makes, if nobody says: enough to level out what takes longer.
+const PIECES_PER_WORKER: usize = 4;
+/// Bytes at which a piece is long enough, if nobody says how many items it has.
+const PIECE_BYTES: usize = 64 << 10;
+/// Pieces on their way for each worker, of a map that ends when all is done.
+const DEEP_WINDOW: usize = DEPTH;
+/// Pieces on their way for each worker, of one whose results are taken one by one.
+const SHALLOW_WINDOW: usize = 2;
+
+/// How a map is to be.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    chunk_size: Option<usize>,
+    timeout: Option<Duration>,
+    retries: u32,
+}
+
+/// A map before it runs: see [`Pool::job`].
+#[derive(Debug)]
+#[must_use = "a job does nothing until it is given a function and items"]
+pub struct Job<'p, S = ()> {
+    pool: &'p Pool<S>,
+    plan: Plan,
+}
+
+/// A map whose function is given a context, before it runs: see [`Pool::with`].
+#[derive(Debug)]
+#[must_use = "a job does nothing until it is given a function and items"]
+pub struct JobWith<'p, C, S = ()> {
+    pool: &'p Pool<S>,
+    plan: Plan,
+    context: C,
+}
+
+macro_rules! plans {
+    () => {
+        /// So many items go to a worker together, and come back together; 0 counts as 1. If nobody says, a map makes four
+        /// pieces for each worker, or pieces of 64 KiB, whichever are smaller; `imap` gives items singly.
+        pub fn chunk_size(mut self, items: usize) -> Self {
+            self.plan.chunk_size = Some(items.max(1));
+            self
+        }
+
+        /// A piece that runs for longer fails with [`Error::TimedOut`], and its worker is ended and replaced.
+        pub fn timeout(mut self, timeout: Duration) -> Self {
+            self.plan.timeout = Some(timeout);
+            self
+        }
+
+        /// How often a piece is tried again whose worker died; else as the pool was made.
+        pub fn retries(mut self, retries: u32) -> Self {
+            self.plan.retries = retries;
+            self
+        }
+    };
+}
+
+impl<'p, S: 'static> Job<'p, S> {
+    pub(super) fn new(pool: &'p Pool<S>) -> Self {
+        Self { pool, plan: Plan::new(&pool.crew) }
+    }
+
+    plans!();
+
+    /// As [`Pool::map`].
+    ///
+    /// # Errors
+    /// As `Pool::map`.
+    pub fn map<A: Portable, R: Portable>(
+        self,
+        function: fn(A) -> R,
+        items: impl IntoIterator<Item = A>,
+    ) -> Result<Vec<R>> {
+        Stream::whole(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter(), false)?.collect_all()
+    }
+
+    /// A result or an error for each item, in the items' order.
+    ///
+    /// # Errors
+    /// Of the items' making, or of a pool that is closed: then nothing is known of any.
+    pub fn map_all<A: Portable, R: Portable>(
+        self,
+        function: fn(A) -> R,
+        items: impl IntoIterator<Item = A>,
+    ) -> Result<Vec<Result<R>>> {
+        let stream = Stream::whole(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter(), true)?;
+        stream.collect_each()
+    }
+
+    /// As [`Pool::starmap`].
+    ///
+    /// # Errors
+    /// As `Pool::map`.
+    pub fn starmap<A: Portable, B: Portable, R: Portable>(
+        self,
+        function: fn(A, B) -> R,
+        items: impl IntoIterator<Item = (A, B)>,
+    ) -> Result<Vec<R>> {
+        Stream::whole(&self.pool.crew, self.plan, Call::two(function), None, items.into_iter(), false)?.collect_all()
+    }
+
+    /// As [`Pool::map_state`].
+    ///
+    /// # Errors
+    /// As `Pool::map`.
+    pub fn map_state<A: Portable, R: Portable>(
+        self,
+        function: fn(&mut S, A) -> R,
+        items: impl IntoIterator<Item = A>,
+    ) -> Result<Vec<R>> {
+        Stream::whole(&self.pool.crew, self.plan, Call::state(function), None, items.into_iter(), false)?.collect_all()
+    }
+
+    /// As [`Pool::imap`].
+    pub fn imap<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
+        self,
+        function: fn(A) -> R,
+        items: I,
+    ) -> Imap<I::IntoIter, R> {
+        Imap(Results::new(Stream::lazy(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter())))
+    }
+
+    /// As [`Pool::imap_unordered`].
+    pub fn imap_unordered<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
+        self,
+        function: fn(A) -> R,
+        items: I,
+    ) -> ImapUnordered<I::IntoIter, R> {
+        let stream = Stream::lazy(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter());
+        ImapUnordered(Results::new(stream))
+    }
+}
+
+impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
+    pub(super) fn new(pool: &'p Pool<S>, context: C) -> Self {
+        Self { pool, plan: Plan::new(&pool.crew), context }
+    }
+
+    plans!();
+
+    /// As [`Pool::map`], for functions of the context and an item.
+    ///
+    /// # Errors
+    /// As `Pool::map`.
+    pub fn map<A: Portable, R: Portable>(
+        self,
+        function: fn(&C, A) -> R,
+        items: impl IntoIterator<Item = A>,
+    ) -> Result<Vec<R>> {
+        let context = Some(wire::pack(&self.context)?);
+        let call = Call::context(function);
+        Stream::whole(&self.pool.crew, self.plan, call, context, items.into_iter(), false)?.collect_all()
+    }
+
+    /// As [`Pool::imap`], for functions of the context and an item.
+    pub fn imap<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
+        self,
+        function: fn(&C, A) -> R,
+        items: I,
+    ) -> Imap<I::IntoIter, R> {
+        let Self { pool, plan, context } = self;
+        let stream = wire::pack(&context).and_then(|context| {
+            Stream::lazy(&pool.crew, plan, Call::context(function), Some(context), items.into_iter())
+        });
+        Imap(Results::new(stream))
+    }
+}
+
+impl Plan {
+    fn new(crew: &Crew) -> Self {
+        Self { chunk_size: None, timeout: None, retries: crew.retries() }
+    }
+}
+
+/// Replies of a job's pieces, as they come.
+#[derive(Debug, Default)]
+struct Basket {
+    replies: Mutex<VecDeque<(usize, Reply)>>,
+    is_cancelled: AtomicBool,
+}
+
+impl Basket {
+    fn pop(&self) -> Option<(usize, Reply)> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+impl Sink for Basket {
+    fn done(&self, index: usize, reply: Reply) {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner).push_back((index, reply));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        // ORDERING: Relaxed. A hint: whoever misses it runs what nobody wants.
+        self.is_cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a piece ends.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    items: usize,
+    bytes: usize,
+}
+
+/// A map that runs: makes pieces out of items, and has their replies.
+struct Stream<I, R> {
+    crew: Arc<Crew>,
+    job: Arc<piece::Job>,
+    basket: Arc<Basket>,
+    /// `None` at their end.
+    items: Option<I>,
+    chunk: Chunk,
+    /// Pieces on their way at a time.
+    window: usize,
+    made: usize,
+    received: usize,
+    /// Pieces that came before their turn: they count as on their way.
+    held: usize,
+    /// Items of the pieces that are on their way, by index from `received` on where the order counts.
+    sizes: BTreeMap<usize, u32>,
+    /// Why no more pieces are made, if not for the end of the items.
+    failed: Option<Error>,
+    result: PhantomData<fn() -> R>,
+}
+
+impl<I: Iterator<Item: Portable>, R: Portable> Stream<I, R> {
+    fn whole(
+        crew: &Arc<Crew>,
+        plan: Plan,
+        call: Result<Call>,
+        context: Option<Parcel>,
+        items: I,
+        tries_all: bool,
+    ) -> Result<Self> {
+        let pieces = crew.workers() * PIECES_PER_WORKER;
+        let known = items.size_hint().1;
+        let chunk = match plan.chunk_size {
+            Some(items) => Chunk { items, bytes: usize::MAX },
+            None => {
+                Chunk { items: known.map_or(usize::MAX, |items| items.div_ceil(pieces).max(1)), bytes: PIECE_BYTES }
+            }
+        };
+        Self::new(crew, plan, call, context, items, (tries_all, chunk, DEEP_WINDOW))
+    }
+
+    fn lazy(crew: &Arc<Crew>, plan: Plan, call: Result<Call>, context: Option<Parcel>, items: I) -> Result<Self> {
+        let chunk = Chunk { items: plan.chunk_size.unwrap_or(1), bytes: usize::MAX };
+        Self::new(crew, plan, call, context, items, (true, chunk, SHALLOW_WINDOW))
+    }
+
+    fn new(
+        crew: &Arc<Crew>,
+        plan: Plan,
+        call: Result<Call>,
+        context: Option<Parcel>,
+        items: I,
+        (tries_all, chunk, window): (bool, Chunk, usize),
+    ) -> Result<Self> {
+        let job = Arc::new(crew.job(call?, context, tries_all, plan.retries, plan.timeout)?);
+        Ok(Self {
+            crew: Arc::clone(crew),
+            job,
+            basket: Arc::new(Basket::default()),
+            items: Some(items),
+            chunk,
+            window: crew.workers() * window,
+            made: 0,
+            received: 0,
+            held: 0,
+            sizes: BTreeMap::new(),
+            failed: None,
+            result: PhantomData,
+        })
+    }
+
+    /// Sends pieces on their way until the window is full or the items end.
+    fn fill(&mut self) {
+        while self.made - self.received + self.held < self.window && self.items.is_some() {
+            if let Err(error) = self.send() {
+                self.failed = Some(error);
+                self.items = None;
+            }
+        }
+    }
+
+    /// Makes a piece of the next items, and sends it.
+    fn send(&mut self) -> Result<()> {
+        let Some(items) = &mut self.items else { return Ok(()) };
+        let (mut bytes, mut count, chunk) = (Vec::new(), 0_u32, self.chunk);
+        let (is_end, mut parcel) = wire::pack_many(|packer| {
+            while (count as usize) < chunk.items && bytes.len() < chunk.bytes && count < u32::MAX {
+                let Some(item) = items.next() else { return Ok(true) };
+                let start = bytes.len();
+                bytes.extend_from_slice(&[0; 4]);
+                packer.append(&item, &mut bytes)?;
+                write_len(&mut bytes, start)?;
+                count += 1;
+            }
+            Ok::<_, Error>(false)
+        });
+        if is_end? {
+            self.items = None;
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        parcel.bytes = bytes;
+        let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
+        self.crew.submit(Piece::new(&self.job, sink, self.made, count, parcel))?;
+        self.sizes.insert(self.made, count);
+        self.made += 1;
+        Ok(())
+    }
+
+    /// The next reply that comes: which piece's, of how many items. `None` when all have come.
+    fn receive(&mut self) -> Option<(usize, u32, Reply)> {
+        self.fill();
+        if self.received == self.made {
+            return None;
+        }
+        self.crew.wait_until(Deadline::never(), || !self.basket.is_empty());
+        let (index, reply) = self.basket.pop()?;
+        self.received += 1;
+        let items = self.sizes.remove(&index).unwrap_or(0);
+        Some((index, items, reply))
+    }
+
+    fn argument() -> &'static str {
+        type_name::<I::Item>()
+    }
+
+    /// All results in order, or the first error that is known.
+    fn collect_all(mut self) -> Result<Vec<R>> {
+        let crew = Arc::clone(&self.crew);
+        let _attending = crew.attend();
+        let mut results = Vec::new();
+        let (mut next, mut early) = (0, BTreeMap::new());
+        while let Some((index, _, reply)) = self.receive() {
+            if reply.has_failed() {
+                // It need not wait for earlier ones.
+                outcomes::<R>(reply, Self::argument(), |outcome| outcome.map(drop))?;
+                return Err(Error::Cancelled);
+            }
+            early.insert(index, reply);
+            while let Some(reply) = early.remove(&next) {
+                next += 1;
+                outcomes(reply, Self::argument(), |outcome| {
+                    results.push(outcome?);
+                    Ok(())
+                })?;
+            }
+        }
+        self.failed.take().map_or(Ok(results), Err)
+    }
+
+    /// A result or an error for each item, in order.
+    fn collect_each(mut self) -> Result<Vec<Result<R>>> {
+        let crew = Arc::clone(&self.crew);
+        let _attending = crew.attend();
+        let mut pieces = BTreeMap::new();
+        while let Some((index, items, reply)) = self.receive() {
+            pieces.insert(index, results_of(reply, items, Self::argument()));
+        }
+        self.failed.take().map_or_else(|| Ok(pieces.into_values().flatten().collect()), Err)
+    }
+}
+
+impl<I, R> Drop for Stream<I, R> {
+    fn drop(&mut self) {
+        if self.received < self.made {
+            // ORDERING: Relaxed. A hint: see `is_cancelled`.
+            self.basket.is_cancelled.store(true, Ordering::Relaxed);
+            let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
+            self.crew.take_back(&sink);
+        }
+    }
+}
+
+/// What an iterator over results holds.
+struct Results<I, R> {
+    /// `None` at its end.
+    stream: Option<Stream<I, R>>,
+    failed: Option<Error>,
+    ready: VecDeque<Result<R>>,
+    /// Replies that came before those of earlier pieces.
+    early: BTreeMap<usize, (u32, Reply)>,
+    next: usize,
+}
+
+impl<I: Iterator<Item: Portable>, R: Portable> Results<I, R> {
+    fn new(stream: Result<Stream<I, R>>) -> Self {
+        let (stream, failed) = match stream {
+            Ok(stream) => (Some(stream), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { stream, failed, ready: VecDeque::new(), early: BTreeMap::new(), next: 0 }
+    }
+
+    fn next(&mut self, in_order: bool) -> Option<Result<R>> {
+        loop {
+            if let Some(result) = self.ready.pop_front() {
+                return Some(result);
+            }
+            let Some(stream) = &mut self.stream else { return self.failed.take().map(Err) };
+            if let Some((items, reply)) = self.early.remove(&self.next) {
+                self.next += 1;
+                self.ready = results_of(reply, items, Stream::<I, R>::argument()).into();
+                continue;
+            }
+            stream.held = self.early.len();
+            match stream.receive() {
+                Some((_, items, reply)) if !in_order => {
+                    self.ready = results_of(reply, items, Stream::<I, R>::argument()).into();
+                }
+                Some((index, items, reply)) => {
+                    self.early.insert(index, (items, reply));
+                }
+                None => {
+                    self.failed = stream.failed.take();
+                    self.stream = None;
+                }
+            }
+        }
+    }
+}
+
+/// The results of [`Pool::imap`]. Dropping it takes back what has not begun.
+#[must_use = "items are read as results are taken"]
+pub struct Imap<I, R>(Results<I, R>);
+
+/// The results of [`Pool::imap_unordered`]. Dropping it takes back what has not begun.
+#[must_use = "items are read as results are taken"]
+pub struct ImapUnordered<I, R>(Results<I, R>);
+
+impl<I: Iterator<Item: Portable>, R: Portable> Iterator for Imap<I, R> {
+    type Item = Result<R>;
+
+    fn next(&mut self) -> Option<Result<R>> {
+        self.0.next(true)
+    }
+}
+
+impl<I: Iterator<Item: Portable>, R: Portable> Iterator for ImapUnordered<I, R> {
+    type Item = Result<R>;
+
+    fn next(&mut self) -> Option<Result<R>> {
+        self.0.next(false)
+    }
+}
+
+impl<I, R> fmt::Debug for Imap<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap").finish_non_exhaustive()
+    }
+}
+
+impl<I, R> fmt::Debug for ImapUnordered<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImapUnordered").finish_non_exhaustive()
+    }
+}
+
+/// Writes the length of what follows the four bytes at `start`.
+pub(super) fn write_len(bytes: &mut [u8], start: usize) -> Result<()> {
+    let len_bytes = (bytes.len() - start - 4) as u64;
+    let len = u32::try_from(len_bytes).ok().filter(|len| len & FAILED == 0);
+    let len = len.ok_or(Error::TooLarge { len_bytes, limit_bytes: u64::from(FAILED - 1) })?;
+    bytes[start..start + 4].copy_from_slice(&len.to_le_bytes());
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! What is pending and who has what: all that the pool's mutex guards.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::call::Key;
+use super::lane::{self, Words};
+use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink};
+use super::post::{Flying, Lane, Post};
+use crate::error::Error;
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    pub(super) lanes: Vec<Lane>,
+    pub(super) pending: VecDeque<Piece>,
+    /// Threads inside `wait_until`.
+    pub(super) waiting: usize,
+    pub(super) phase: Phase,
+    pub(super) has_sweeper: bool,
+    pub(super) next_job: u32,
+    /// Jobs that need no context, by function.
+    pub(super) known: HashMap<Key, Arc<Job>>,
+    pub(super) unfit_in_a_row: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    Open,
+    /// No more work is taken; what there is is done.
+    Closed,
+    /// Nothing is done any more.
+    Over(Option<Arc<Error>>),
+}
+impl Ledger {
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over(_))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        let is_resting = |lane: &Lane| lane.post.as_ref().is_none_or(|post| post.flying.is_empty());
+        self.pending.is_empty() && self.lanes.iter().all(is_resting)
+    }
+
+    pub(super) fn has_answers(&self) -> bool {
+        self.lanes.iter().filter_map(|lane| lane.post.as_ref()).any(|post| !post.answers.is_empty())
+    }
+
+    pub(super) fn take_answers(&mut self, deliveries: &mut Deliveries) -> bool {
+        let mut found = false;
+        for lane in &mut self.lanes {
+            if let Some(post) = &mut lane.post {
+                found |= post.take_answers(deliveries);
+            }
+        }
+        found
+    }
+
+    /// Writes on what is partly sent; returns whether there was room for any of it.
+    pub(super) fn send(&mut self) -> bool {
+        let posts = self.lanes.iter_mut().filter_map(|lane| lane.post.as_mut());
+        posts.fold(false, |moving, post| post.send() | moving)
+    }
+
+    /// Gives out what is pending, one piece to each lane in turn; what a busy lane has not begun goes to an idle one.
+    pub(super) fn feed(&mut self, deliveries: &mut Deliveries) {
+        self.send();
+        for lane in &mut self.lanes {
+            if lane.post.as_ref().is_some_and(|post| post.items_left == 0 && post.flying.is_empty()) {
+                lane.let_go();
+            }
+        }
+        loop {
+            if self.pending.is_empty() && !self.level() {
+                return;
+            }
+            let lanes = self.lanes.iter_mut().filter(|lane| lane.has_room());
+            let Some(lane) = lanes.min_by_key(|lane| lane.flying()) else { return };
+            let Some(piece) = self.pending.pop_front() else { return };
+            if piece.sink.is_cancelled() {
+                piece.end(Reply::Lost(Cause::Cancelled), deliveries);
+            } else {
+                lane.begin(piece);
+            }
+        }
+    }
+
+    /// Takes a piece back from the busiest lane if another one has nothing to do; returns whether one was.
+    pub(super) fn level(&mut self) -> bool {
+        if !self.lanes.iter().any(|lane| lane.has_room() && lane.flying() == 0) {
+            return false;
+        }
+        let Some(lane) = self.lanes.iter_mut().max_by_key(|lane| lane.flying()) else { return false };
+        let Some(post) = lane.post.as_mut().filter(|post| post.flying.len() > 1) else { return false };
+        let (first, rest) = post.flying.make_contiguous().split_at_mut(1);
+        debug_assert_eq!(first.len(), 1);
+        for flying in rest.iter_mut().rev().filter(|flying| flying.piece.is_some()) {
+            if lane::advance(&lane.words[usize::from(flying.slot)], lane::TAKEN_BACK) {
+                self.pending.extend(flying.piece.take());
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes the pieces back that have not begun, of those that are wanted.
+    pub(super) fn take_back(&mut self, is_wanted: impl Fn(&Piece) -> bool) -> Vec<Piece> {
+        let (mut taken, kept): (Vec<_>, Vec<_>) = self.pending.drain(..).partition(&is_wanted);
+        self.pending = kept.into();
+        for lane in &mut self.lanes {
+            let Some(post) = &mut lane.post else { continue };
+            for flying in &mut post.flying {
+                if flying.piece.as_ref().is_some_and(&is_wanted)
+                    && lane::advance(&lane.words[usize::from(flying.slot)], lane::TAKEN_BACK)
+                {
+                    taken.extend(flying.piece.take());
+                }
+            }
+        }
+        taken
+    }
+
+    /// Lane and place of the piece of `sink` that a worker is at.
+    pub(super) fn running(&self, sink: &Arc<dyn Sink>) -> Option<(usize, usize)> {
+        self.lanes.iter().enumerate().find_map(|(index, lane)| {
+            let at = lane.post.as_ref()?.flying.iter().position(|flying| {
+                let is_its = flying.piece.as_ref().is_some_and(|piece| Arc::ptr_eq(&piece.sink, sink));
+                // ORDERING: Relaxed. See `lane.rs`.
+                is_its && lane.words[usize::from(flying.slot)].load(Ordering::Relaxed) == lane::RUNNING
+            })?;
+            Some((index, at))
+        })
+    }
+
+    /// What a worker that has ended had not answered: what it had not begun goes to others, and what it had is lost, or
+    /// tried again.
+    pub(super) fn give_back(&mut self, words: &Words, post: Post, cause_of_death: &Cause, deliveries: &mut Deliveries) {
+        let mut again = Vec::new();
+        for Flying { slot, piece, cause, .. } in post.flying {
+            let Some(mut piece) = piece else { continue };
+            if lane::advance(&words[usize::from(slot)], lane::TAKEN_BACK) {
+                again.push(piece);
+            } else if let Some(cause) = cause {
+                piece.end(Reply::Lost(cause), deliveries);
+            } else if piece.retries > 0 && piece.in_transit.is_empty() {
+                piece.retries -= 1;
+                again.push(piece);
+            } else {
+                std::mem::take(&mut piece.in_transit).lost();
+                piece.end(Reply::Lost(cause_of_death.clone()), deliveries);
+            }
+        }
+        for piece in again.into_iter().rev() {
+            self.pending.push_front(piece);
+        }
+    }
+
+    /// Ends everything; returns the workers, to be dropped without the lock.
+    pub(super) fn end(&mut self, cause: Option<Arc<Error>>, deliveries: &mut Deliveries) -> Vec<Post> {
+        if self.is_over() {
+            return Vec::new();
+        }
+        let reason = cause.as_ref().map_or(Cause::Cancelled, |cause| Cause::Unfit(Arc::clone(cause)));
+        self.phase = Phase::Over(cause);
+        for piece in self.pending.drain(..) {
+            piece.end(Reply::Lost(reason.clone()), deliveries);
+        }
+        let mut posts = Vec::new();
+        for mut post in self.lanes.iter_mut().filter_map(|lane| lane.post.take()) {
+            for piece in post.flying.drain(..).filter_map(|flying| flying.piece) {
+                piece.end(Reply::Lost(reason.clone()), deliveries);
+            }
+            posts.push(post);
+        }
+        posts
+    }
+}

@@ -1,0 +1,95 @@
+//! Work, cut into pieces, and what came of each.
+
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, PanicReport};
+use crate::wire::{InTransit, Parcel};
+
+/// A job: one function, for any number of items.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) number: u32,
+    /// A `Definition`, encoded.
+    pub(super) definition: Vec<u8>,
+    pub(super) fds: Vec<OwnedFd>,
+    pub(super) tries_all: bool,
+    pub(super) retries: u32,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// A piece of work: some items of a job, which go to one worker together.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) job: Arc<Job>,
+    pub(super) sink: Arc<dyn Sink>,
+    /// Which of its sink's pieces it is.
+    pub(super) index: usize,
+    pub(super) items: u32,
+    pub(super) parcel: Parcel,
+    pub(super) retries: u32,
+    pub(super) in_transit: InTransit,
+}
+
+/// Where the outcome of a piece goes.
+pub(super) trait Sink: std::fmt::Debug + Send + Sync {
+    /// The outcome of piece `index`. Called once for each, in any order, with no lock held.
+    fn done(&self, index: usize, reply: Reply);
+
+    /// Whether nobody wants the outcome any more: what has not begun need not.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// What came of a piece.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// The outcomes of its items, as the worker wrote them: of all, or up to the first failure.
+    Items { has_failed: bool, bytes: Vec<u8>, fds: Vec<OwnedFd> },
+    /// None, and why.
+    Lost(Cause),
+}
+
+impl Reply {
+    /// Whether there is a failure in it.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Items { has_failed: true, .. })
+    }
+}
+
+/// Why a piece has no outcome.
+#[derive(Debug, Clone)]
+pub(super) enum Cause {
+    Died {
+        pid: u32,
+        status: ExitStatus,
+    },
+    Panicked(Box<PanicReport>),
+    TimedOut,
+    Cancelled,
+    FdLimit,
+    /// No worker comes up.
+    Unfit(Arc<Error>),
+}
+
+/// Replies on their way to their sinks.
+pub(super) type Deliveries = Vec<(Arc<dyn Sink>, usize, Reply)>;
+
+impl Piece {
+    pub(super) fn new(job: &Arc<Job>, sink: Arc<dyn Sink>, index: usize, items: u32, parcel: Parcel) -> Self {
+        let (job, retries) = (Arc::clone(job), job.retries);
+        Self { job, sink, index, items, parcel, retries, in_transit: InTransit::default() }
+    }
+
+    pub(super) fn end(self, reply: Reply, deliveries: &mut Deliveries) {
+        deliveries.push((self.sink, self.index, reply));
+    }
+}
+
+/// Hands replies to their sinks. No lock may be held.
+pub(super) fn deliver(deliveries: Deliveries) {
+    for (sink, index, reply) in deliveries {
+        sink.done(index, reply);
+    }
+}

@@ -1,0 +1,308 @@
+//! A lane as the pool sees it, and the worker at it.
+
+use std::collections::{HashSet, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crosslane_core::WakeMode;
+
+use super::lane::{self, DEPTH, Failure, HEAD_BYTES, Head, Kind, PART_BYTES, RING_BYTES, Words};
+use super::piece::{Cause, Deliveries, Job, Piece, Reply};
+use crate::Trusted;
+use crate::error::{CodecError, Error, Result};
+use crate::frame::{self, Blocking, Received, Receiver};
+use crate::place::Placed;
+use crate::process::Process;
+use crate::shm::record::{Reader, Writer};
+use crate::shm::{Options, Record, Shared, Slab};
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) work: Placed<Record<Trusted>>,
+    pub(super) answers: Placed<Record<Trusted>>,
+    pub(super) words: Placed<Shared<Words, Trusted>>,
+    pub(super) post: Option<Post>,
+}
+
+/// A worker at its lane.
+#[derive(Debug)]
+pub(super) struct Post {
+    pub(super) process: Process<()>,
+    /// `None` once the lane is closed, and the worker on its way out.
+    pub(super) work: Option<Writer<Trusted>>,
+    pub(super) answers: Reader<Trusted>,
+    pub(super) companion: UnixStream,
+    pub(super) receiver: Receiver,
+    /// In the order in which they were sent, and will be answered.
+    pub(super) flying: VecDeque<Flying>,
+    pub(super) next_slot: u8,
+    pub(super) outbox: VecDeque<Sending>,
+    pub(super) inbox: Vec<u8>,
+    /// Jobs that it has been told of.
+    pub(super) told: HashSet<u32>,
+    pub(super) items_left: u64,
+    pub(super) is_ready: bool,
+    pub(super) unfit: Option<Failure>,
+}
+
+#[derive(Debug)]
+pub(super) struct Flying {
+    pub(super) slot: u8,
+    /// `None`: taken back.
+    pub(super) piece: Option<Piece>,
+    pub(super) begun: Option<Instant>,
+    pub(super) cause: Option<Cause>,
+}
+
+/// What is partly in the ring: a definition, or the last piece that flies.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) head: Head,
+    pub(super) definition: Option<Arc<Job>>,
+    pub(super) offset: usize,
+}
+impl Lane {
+    pub(super) fn new(slab: &Slab<Trusted>) -> Result<Self> {
+        // Taking part in the asymmetric mode's barriers costs a process some 10 ms when it begins.
+        let options = Options::new().wake_mode(WakeMode::Fenced);
+        let record = || Ok::<_, Error>(Placed::new(Record::in_slab(slab, RING_BYTES, &options)?));
+        let words = Placed::new(Shared::in_slab(slab, Words::default())?);
+        Ok(Self { work: record()?, answers: record()?, words, post: None })
+    }
+
+    pub(super) fn flying(&self) -> usize {
+        self.post.as_ref().map_or(usize::MAX, |post| post.flying.len())
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.post.as_ref().is_some_and(|post| {
+            post.flying.len() < DEPTH && post.outbox.is_empty() && post.items_left > 0 && post.work.is_some()
+        })
+    }
+
+    /// Sends a piece on its way. There must be room.
+    pub(super) fn begin(&mut self, mut piece: Piece) {
+        let Some(post) = &mut self.post else { return };
+        if post.told.insert(piece.job.number) {
+            let head = Head::new(Kind::Define, piece.job.number);
+            let head = post.send_fds(head, &piece.job.fds);
+            post.outbox.push_back(Sending { head, definition: Some(Arc::clone(&piece.job)), offset: 0 });
+        }
+        let slot = post.next_slot;
+        post.next_slot = if usize::from(slot) + 1 == DEPTH { 0 } else { slot + 1 };
+        // ORDERING: Relaxed. See `lane.rs`: the ring publishes the piece.
+        self.words[usize::from(slot)].store(lane::QUEUED, Ordering::Relaxed);
+        post.items_left = post.items_left.saturating_sub(u64::from(piece.items));
+        let head = Head::new(Kind::Items, piece.job.number);
+        let head = Head { slot, items: piece.items, tries_all: piece.job.tries_all, ..head };
+        let head = post.send_fds(head, &piece.parcel.fds);
+        let moved = piece.parcel.depart();
+        if !moved.is_empty() {
+            piece.in_transit = moved;
+        }
+        post.flying.push_back(Flying { slot, piece: Some(piece), begun: None, cause: None });
+        post.outbox.push_back(Sending { head, definition: None, offset: 0 });
+        post.send();
+    }
+
+    /// Closes the lane of a worker that is to leave once it has nothing to do.
+    pub(super) fn let_go(&mut self) {
+        if let Some(post) = &mut self.post {
+            post.work = None;
+        }
+    }
+}
+
+impl Post {
+    pub(super) fn new(
+        process: Process<()>,
+        work: Writer<Trusted>,
+        answers: Reader<Trusted>,
+        companion: UnixStream,
+        items_left: u64,
+    ) -> Self {
+        Self {
+            process,
+            work: Some(work),
+            answers,
+            companion,
+            receiver: Receiver::default(),
+            flying: VecDeque::with_capacity(DEPTH),
+            next_slot: 0,
+            outbox: VecDeque::new(),
+            inbox: Vec::new(),
+            told: HashSet::new(),
+            items_left,
+            is_ready: false,
+            unfit: None,
+        }
+    }
+
+    /// Sends what travels beside a piece, and notes it in the head.
+    pub(super) fn send_fds(&self, head: Head, fds: &[OwnedFd]) -> Head {
+        if fds.is_empty() {
+            return head;
+        }
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        // A worker that gets none says so for the piece; one that is gone is the keeper's.
+        let _ = frame::send(self.companion.as_fd(), 0, [&[], &[]], &borrowed);
+        Head { fds: u32::try_from(fds.len()).unwrap_or(u32::MAX), ..head }
+    }
+
+    /// Writes what is to be sent, as far as there is room; returns whether anything was.
+    pub(super) fn send(&mut self) -> bool {
+        let mut is_moving = false;
+        while let (Some(sending), Some(work)) = (self.outbox.front_mut(), &mut self.work) {
+            let body = match &sending.definition {
+                Some(job) => &job.definition[..],
+                None => piece_of(&self.flying, sending.head.slot).map_or(&[][..], |piece| &piece.parcel.bytes),
+            };
+            // Of a piece that was taken back, nothing more.
+            let rest = body.get(sending.offset..).unwrap_or_default();
+            let (part, behind) = rest.split_at(rest.len().min(PART_BYTES));
+            let Ok(mut record) = work.try_reserve(HEAD_BYTES + part.len()) else { break };
+            let head = Head { goes_on: !behind.is_empty(), ..sending.head };
+            record.copy_from(0, &head.to_bytes());
+            record.copy_from(HEAD_BYTES, part);
+            if record.commit().is_err() {
+                break;
+            }
+            is_moving = true;
+            sending.offset += part.len();
+            if !head.goes_on {
+                self.outbox.pop_front();
+            }
+        }
+        is_moving
+    }
+
+    pub(super) fn take_answers(&mut self, deliveries: &mut Deliveries) -> bool {
+        let mut found = false;
+        loop {
+            let Ok(record) = self.answers.try_read() else { return found };
+            found = true;
+            let (front, back) = record.as_slices();
+            let joined;
+            let whole = if back.is_empty() {
+                front
+            } else {
+                joined = [front, back].concat();
+                &joined
+            };
+            let head = Head::parse(whole).map(|(head, body)| {
+                self.inbox.extend_from_slice(body);
+                head
+            });
+            drop(record);
+            match head {
+                Some(head) if head.goes_on => {}
+                Some(head) => self.answered(head, deliveries),
+                None => self.distrust(),
+            }
+        }
+    }
+
+    pub(super) fn answered(&mut self, head: Head, deliveries: &mut Deliveries) {
+        let bytes = std::mem::take(&mut self.inbox);
+        match head.kind {
+            Kind::Ready => self.is_ready = true,
+            Kind::Unfit => self.unfit = postcard::from_bytes(&bytes).ok(),
+            Kind::Items | Kind::TakenBack => {
+                let fds = self.fds(head);
+                let Some(flying) = self.flying.pop_front().filter(|flying| flying.slot == head.slot) else {
+                    return self.distrust();
+                };
+                // Nobody waits for what was taken back.
+                let Some(piece) = flying.piece else { return };
+                let reply = match fds {
+                    Some(fds) => Reply::Items { has_failed: head.has_failed, bytes, fds },
+                    None => Reply::Lost(Cause::FdLimit),
+                };
+                piece.end(reply, deliveries);
+            }
+            Kind::Define | Kind::Forget => self.distrust(),
+        }
+    }
+
+    /// The descriptors of an answer; `None` if some were lost.
+    pub(super) fn fds(&mut self, head: Head) -> Option<Vec<OwnedFd>> {
+        if head.fds == 0 {
+            return Some(Vec::new());
+        }
+        match self.receiver.receive(self.companion.as_fd(), Blocking::Yes) {
+            Ok(Received::Frame(frame)) => Some(frame.fds),
+            _ => None,
+        }
+    }
+
+    /// Ends a worker that does not keep to the protocol: something has written over its memory or the ring's.
+    pub(super) fn distrust(&self) {
+        // One that has just ended is reaped all the same.
+        let _ = self.process.kill();
+    }
+}
+
+/// The piece that has the word `slot`.
+fn piece_of(flying: &VecDeque<Flying>, slot: u8) -> Option<&Piece> {
+    flying.iter().find(|flying| flying.slot == slot)?.piece.as_ref()
+}
+
+/// How a worker ended.
+pub(super) enum End {
+    /// As it should.
+    Left,
+    Failed(Error),
+}
+
+impl End {
+    pub(super) fn of(post: &mut Post) -> Self {
+        if let Some(failure) = post.unfit.take() {
+            return Self::Failed(failure.into_error(post.process.id(), "the initializer's argument", "the state"));
+        }
+        match post.process.join_timeout(Duration::ZERO) {
+            Ok(_) => Self::Left,
+            Err(error) => Self::Failed(error),
+        }
+    }
+
+    /// What it is to the piece that the worker was at.
+    pub(super) fn cause(&self, pid: u32) -> Cause {
+        match self {
+            Self::Failed(Error::Died { pid, status }) => Cause::Died { pid: *pid, status: *status },
+            Self::Failed(Error::Panicked(report)) => Cause::Panicked(report.clone()),
+            _ => Cause::Died { pid, status: ExitStatus::default() },
+        }
+    }
+
+    pub(super) fn into_error(self, pid: u32) -> Error {
+        match self {
+            Self::Failed(error) => error,
+            Self::Left => Error::Died { pid, status: ExitStatus::default() },
+        }
+    }
+}
+
+impl Failure {
+    /// The error that it is for the caller.
+    pub(super) fn into_error(self, pid: u32, argument: &'static str, result: &'static str) -> Error {
+        match self {
+            Self::Panicked(report) => Error::Panicked(Box::new(report)),
+            Self::Argument(reason) => Error::Decode { type_name: argument, reason: CodecError(reason) },
+            Self::Result(reason) => Error::Encode { type_name: result, reason: CodecError(reason) },
+            Self::FdLimit => Error::FdLimit,
+            Self::BuildMismatch => Error::NotPortable,
+            Self::Other(message) => Error::Refused { pid, message },
+        }
+    }
+}
+
+/// Throws away what a ring holds.
+pub(super) fn drain(mut ring: Reader<Trusted>) {
+    while let Ok(record) = ring.try_read() {
+        drop(record);
+    }
+}

@@ -1,0 +1,304 @@
+//! The worker's side: what its process runs from beginning to end.
+
+use std::collections::HashMap;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crosslane_core::WakeMode;
+use crosslane_core::event::EventWord;
+use serde::{Deserialize, Serialize};
+
+use super::call::{Bench, Call, Context, Out, Resolved};
+use super::interrupts;
+use super::lane::{self, Carried, Ends, FAILED, Failure, Head, Kind, PART_BYTES, Words};
+use crate::Trusted;
+use crate::error::{CodecError, Error};
+use crate::frame::{self, Blocking, Received, Receiver};
+use crate::place::Placed;
+use crate::process::report;
+use crate::shm::record::{Reader, Writer};
+use crate::shm::{Env, Shared};
+use crate::wire::{self, InTransit, Packer};
+
+/// What a worker is started with.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Setup {
+    pub(super) ends: Ends,
+    pub(super) initializer: Option<Initializer>,
+}
+
+/// How a worker makes its state.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Initializer {
+    pub(super) call: Call,
+    pub(super) config: Carried,
+}
+
+/// What a job is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Definition {
+    pub(super) call: Call,
+    /// The job's context, encoded.
+    pub(super) context: Vec<u8>,
+}
+
+/// The pool is gone, or has closed the lane.
+struct Over;
+
+struct Worker {
+    work: Reader<Trusted>,
+    answers: Writer<Trusted>,
+    words: Placed<Shared<Words, Trusted>>,
+    bell: Placed<Shared<EventWord, Trusted>>,
+    env: Env,
+    companion: UnixStream,
+    receiver: Receiver,
+    bench: Bench,
+    jobs: HashMap<u32, Job>,
+    /// The outcomes of a piece, kept for the memory.
+    out: Vec<u8>,
+}
+
+struct Job {
+    /// `None` for a function of another build.
+    call: Option<Resolved>,
+    context: Context,
+}
+
+/// The function that a worker's process is started with. Returns when the pool closes the lane or is gone.
+pub(super) fn work(setup: Setup) {
+    interrupts::ignore();
+    let Setup { ends, initializer } = setup;
+    // What cannot be had here is not there because the pool is not either.
+    if let Some(mut worker) = Worker::new(ends) {
+        let (Ok(()) | Err(Over)) = worker.start(initializer).and_then(|()| worker.serve());
+    }
+}
+
+impl Worker {
+    fn new(ends: Ends) -> Option<Self> {
+        Some(Self {
+            work: ends.work.reader().ok()?,
+            answers: ends.answers.writer().ok()?,
+            env: ends.bell.segment().env()?,
+            words: ends.words,
+            bell: ends.bell,
+            companion: ends.companion.into_socket(),
+            receiver: Receiver::default(),
+            bench: Bench::default(),
+            jobs: HashMap::new(),
+            out: Vec::new(),
+        })
+    }
+
+    /// Makes the state, and says so.
+    fn start(&mut self, initializer: Option<Initializer>) -> Result<(), Over> {
+        let made = initializer.map_or(Ok(()), |initializer| make_state(&mut self.bench, initializer));
+        match made {
+            Ok(()) => self.answer(Head::new(Kind::Ready, 0), &[]),
+            Err(failure) => {
+                let failure = postcard::to_stdvec(&failure).map_err(|_| Over)?;
+                self.answer(Head::new(Kind::Unfit, 0), &failure)?;
+                Err(Over)
+            }
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Over> {
+        let mut piece = Vec::new();
+        loop {
+            piece.clear();
+            let head = self.take(&mut piece)?;
+            match head.kind {
+                Kind::Define => self.define(head, &piece)?,
+                Kind::Forget => drop(self.jobs.remove(&head.number)),
+                Kind::Items => self.items(head, &piece)?,
+                Kind::TakenBack | Kind::Ready | Kind::Unfit => return Err(Over),
+            }
+        }
+    }
+
+    /// Takes the next piece out of the ring, all parts of it.
+    fn take(&mut self, piece: &mut Vec<u8>) -> Result<Head, Over> {
+        loop {
+            let record = self.work.read().map_err(|_| Over)?;
+            let (front, back) = record.as_slices();
+            let head = if back.is_empty() {
+                let (head, body) = Head::parse(front).ok_or(Over)?;
+                piece.extend_from_slice(body);
+                head
+            } else {
+                let joined = [front, back].concat();
+                let (head, body) = Head::parse(&joined).ok_or(Over)?;
+                piece.extend_from_slice(body);
+                head
+            };
+            drop(record);
+            if !head.goes_on {
+                return Ok(head);
+            }
+            // There is room for another part.
+            self.bell.wake(1, WakeMode::Fenced, &self.env);
+        }
+    }
+
+    fn define(&mut self, head: Head, piece: &[u8]) -> Result<(), Over> {
+        let fds = self.fds(head).unwrap_or_default();
+        let Definition { call, context } = postcard::from_bytes(piece).map_err(|_| Over)?;
+        let context = Context { bytes: context, fds, value: None };
+        self.jobs.insert(head.number, Job { call: call.resolve(), context });
+        Ok(())
+    }
+
+    /// The descriptors that belong to a piece; `None` if some were lost.
+    fn fds(&mut self, head: Head) -> Option<Vec<OwnedFd>> {
+        if head.fds == 0 {
+            return Some(Vec::new());
+        }
+        match self.receiver.receive(self.companion.as_fd(), Blocking::Yes) {
+            Ok(Received::Frame(frame)) => Some(frame.fds),
+            _ => None,
+        }
+    }
+
+    fn items(&mut self, head: Head, piece: &[u8]) -> Result<(), Over> {
+        let fds = self.fds(head);
+        let word = self.words.get(usize::from(head.slot)).ok_or(Over)?;
+        if !lane::advance(word, lane::RUNNING) {
+            return self.answer(Head { kind: Kind::TakenBack, fds: 0, ..head }, &[]);
+        }
+        let job = self.jobs.get_mut(&head.number).ok_or(Over)?;
+        let mut out = mem::take(&mut self.out);
+        out.clear();
+        let bench = &mut self.bench;
+        let is_whole = fds.is_some();
+        let (has_failed, parcel) = wire::unpack_many(fds.unwrap_or_default(), || {
+            wire::pack_many(|packer| {
+                let mut run = Run { job, bench, packer, out: &mut out, is_whole };
+                run.all(head, piece)
+            })
+        });
+        let fds: Vec<_> = parcel.fds.iter().map(AsFd::as_fd).collect();
+        let count = u32::try_from(fds.len()).map_err(|_| Over)?;
+        if count > 0 {
+            frame::send(self.companion.as_fd(), 0, [&[], &[]], &fds).map_err(|_| Over)?;
+        }
+        let answered = self.answer(Head { has_failed, fds: count, ..head }, &out);
+        // An end that is not claimed over there stays this process's until it ends.
+        let _: InTransit = parcel.sent();
+        self.out = out;
+        answered
+    }
+
+    fn answer(&mut self, head: Head, body: &[u8]) -> Result<(), Over> {
+        let mut rest = body;
+        loop {
+            let (part, behind) = rest.split_at(rest.len().min(PART_BYTES));
+            let bytes = Head { goes_on: !behind.is_empty(), ..head }.to_bytes();
+            let mut record = self.answers.reserve(bytes.len() + part.len()).map_err(|_| Over)?;
+            record.copy_from(0, &bytes);
+            record.copy_from(bytes.len(), part);
+            record.commit().map_err(|_| Over)?;
+            self.bell.wake(1, WakeMode::Fenced, &self.env);
+            if behind.is_empty() {
+                return Ok(());
+            }
+            rest = behind;
+        }
+    }
+}
+
+/// The items of one piece.
+struct Run<'a, 'p> {
+    job: &'a mut Job,
+    bench: &'a mut Bench,
+    packer: &'a mut Packer<'p>,
+    out: &'a mut Vec<u8>,
+    /// All descriptors are there.
+    is_whole: bool,
+}
+
+impl Run<'_, '_> {
+    /// Runs the items; returns whether one failed.
+    fn all(&mut self, head: Head, piece: &[u8]) -> bool {
+        let (mut rest, mut has_failed) = (piece, false);
+        for _ in 0..head.items {
+            let Some((_, item)) = lane::split_item(&mut rest) else { return true };
+            has_failed |= !self.one(item);
+            if has_failed && !head.tries_all {
+                break;
+            }
+        }
+        has_failed
+    }
+
+    /// Runs one item and writes its outcome; `false` if it failed.
+    fn one(&mut self, item: &[u8]) -> bool {
+        let start = self.out.len();
+        self.out.extend_from_slice(&[0; 4]);
+        let outcome = self.outcome(item);
+        let flag = match &outcome {
+            Ok(()) => 0,
+            Err(failure) => {
+                self.out.truncate(start + 4);
+                // Of plain texts and numbers, which postcard can write.
+                self.out.extend(postcard::to_stdvec(failure).unwrap_or_default());
+                FAILED
+            }
+        };
+        let len = self.out.len() - start - 4;
+        match u32::try_from(len) {
+            Ok(len) if len < FAILED => self.out[start..start + 4].copy_from_slice(&(len | flag).to_le_bytes()),
+            _ => {
+                self.out.truncate(start);
+                return false;
+            }
+        }
+        outcome.is_ok()
+    }
+
+    fn outcome(&mut self, item: &[u8]) -> Result<(), Failure> {
+        if !self.is_whole {
+            return Err(Failure::FdLimit);
+        }
+        let Some(call) = &self.job.call else { return Err(Failure::BuildMismatch) };
+        let (context, bench, packer) = (&mut self.job.context, &mut *self.bench, &mut *self.packer);
+        let bytes = &mut *self.out;
+        let run = AssertUnwindSafe(|| call.run(bench, context, item, Out { bytes, packer }));
+        match catch_unwind(run) {
+            Ok(done) => done.map_err(Failure::from),
+            Err(payload) => Err(Failure::Panicked(report::caught(&*payload))),
+        }
+    }
+}
+
+fn make_state(bench: &mut Bench, initializer: Initializer) -> Result<(), Failure> {
+    let Initializer { call, config } = initializer;
+    let call = call.resolve().ok_or(Failure::BuildMismatch)?;
+    let (mut context, mut bytes) = (Context::default(), Vec::new());
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        let (config, fds) = config.into_parts();
+        wire::unpack_many(fds, || {
+            let (made, _) =
+                wire::pack_many(|packer| call.run(bench, &mut context, &config, Out { bytes: &mut bytes, packer }));
+            made
+        })
+    }));
+    match made {
+        Ok(made) => made.map_err(Failure::from),
+        Err(payload) => Err(Failure::Panicked(report::caught(&*payload))),
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Decode { reason: CodecError(reason), .. } => Self::Argument(reason),
+            Error::Encode { reason: CodecError(reason), .. } => Self::Result(reason),
+            Error::FdLimit => Self::FdLimit,
+            error => Self::Other(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Pools: maps, tasks, deaths.
+
+use std::time::Duration;
+
+use crosslane::{Error, Pool, WaitFor, as_completed, wait_tasks};
+
+fn fib(n: u32) -> u64 {
+    if n < 2 { u64::from(n) } else { fib(n - 1) + fib(n - 2) }
+}
+
+#[test]
+fn a_map_returns_the_results_in_order() {
+    let pool = Pool::new(2).unwrap();
+    assert_eq!(pool.map(|x: u64| x * x, 0..1000).unwrap(), (0..1000).map(|x| x * x).collect::<Vec<_>>());
+    assert_eq!(pool.map(fib, []).unwrap(), [0_u64; 0]);
+    assert_eq!(pool.starmap(|a: i64, b: u32| a.pow(b), [(2, 10), (3, 3)]).unwrap(), [1024, 27]);
+    assert_eq!(pool.job().chunk_size(1).map(fib, 0..20).unwrap()[19], 4181);
+}
+
+#[test]
+fn a_call_has_its_result() {
+    let pool = Pool::new(1).unwrap();
+    assert_eq!(pool.apply(fib, 20).unwrap(), 6765);
+    let tasks: Vec<_> = (0..100).map(|n| pool.submit(|n: u32| n + 1, n).unwrap()).collect();
+    for (n, task) in (0..).zip(tasks) {
+        assert_eq!(task.result().unwrap(), n + 1);
+    }
+}
+
+#[test]
+fn a_context_is_what_a_closure_would_capture() {
+    let pool = Pool::new(2).unwrap();
+    let scaled = pool.with((1.5, "s".to_owned())).map(|(a, b), x: f64| format!("{b}{}", a * x), [1.0, 2.0]).unwrap();
+    assert_eq!(scaled, ["s1.5", "s3"]);
+}
+
+#[test]
+fn a_worker_keeps_its_state() {
+    let pool = Pool::builder().workers(1).initializer(|start: u64| Box::new(start), 40).build().unwrap();
+    let counts = pool
+        .map_state(
+            |sum: &mut Box<u64>, x: u64| {
+                **sum += x;
+                **sum
+            },
+            [1, 1],
+        )
+        .unwrap();
+    assert_eq!(counts, [41, 42]);
+}
+
+#[test]
+fn a_panic_is_the_error_of_its_call_and_of_no_other() {
+    let pool = Pool::new(2).unwrap();
+    let results = pool
+        .job()
+        .chunk_size(1)
+        .map_all(
+            |x: u32| -> u32 {
+                assert!(x != 3, "not {x}");
+                x
+            },
+            0..8,
+        )
+        .unwrap();
+    for (x, result) in (0..).zip(results) {
+        match result {
+            Ok(found) => assert_eq!(found, x),
+            Err(Error::Panicked(report)) => assert_eq!((x, &report.message[..]), (3, "not 3")),
+            Err(error) => panic!("{x}: {error}"),
+        }
+    }
+    assert!(matches!(pool.map(|x: u32| -> u32 { panic!("{x}") }, 0..8), Err(Error::Panicked(_))));
+    assert_eq!(pool.map(|x: u32| x + 1, 0..8).unwrap().len(), 8);
+}
+
+#[test]
+fn a_death_loses_the_call_that_died_and_no_other() {
+    let pool = Pool::new(2).unwrap();
+    let results = pool
+        .job()
+        .chunk_size(1)
+        .map_all(
+            |x: u32| {
+                if x == 3 {
+                    std::process::abort()
+                }
+                x
+            },
+            0..100,
+        )
+        .unwrap();
+    for (x, result) in (0..).zip(results) {
+        match result {
+            Ok(found) => assert_eq!(found, x),
+            Err(Error::Died { .. }) => assert_eq!(x, 3),
+            Err(error) => panic!("{x}: {error}"),
+        }
+    }
+    assert_eq!(pool.map(|x: u32| x + 1, 0..8).unwrap().len(), 8);
+}
+
+#[test]
+fn what_a_dead_worker_was_at_is_tried_again_if_it_may_be() {
+    let marker = std::env::temp_dir().join(format!("crosslane-pool-{}", std::process::id()));
+    let pool = Pool::builder().workers(2).retries(1).build().unwrap();
+    let tried = pool.with(marker.clone()).map(
+        |marker, x: u32| {
+            if x == 3 && std::fs::File::create_new(marker).is_ok() {
+                std::process::abort()
+            }
+            x
+        },
+        0..100,
+    );
+    std::fs::remove_file(marker).unwrap();
+    assert_eq!(tried.unwrap(), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn large_arguments_and_results_pass_through_a_small_ring() {
+    let pool = Pool::new(2).unwrap();
+    let blobs: Vec<Vec<u8>> = (0..8_u8).map(|n| vec![n; 1 << 20]).collect();
+    assert!(pool.map(|blob: Vec<u8>| blob, blobs.clone()).unwrap() == blobs);
+}
+
+#[test]
+fn imap_reads_no_more_than_its_window() {
+    let pool = Pool::new(2).unwrap();
+    let read = std::cell::Cell::new(0);
+    let items = (0..100_000_u32).inspect(|_| read.set(read.get() + 1));
+    let mut results = pool.imap(|x: u32| x, items);
+    assert_eq!(results.next().unwrap().unwrap(), 0);
+    assert!(read.get() <= 4 + 2, "{}", read.get());
+    drop(results);
+    let mut all: Vec<u32> = pool.imap_unordered(|x: u32| x, 0..100).map(Result::unwrap).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_initializer_that_fails_ends_the_pool_with_its_reason() {
+    let pool = Pool::builder().workers(1).initializer(|(): ()| -> u32 { panic!("no model") }, ()).build().unwrap();
+    let Err(Error::NoWorkers(cause)) = pool.map_state(|_, x: u32| x, 0..3) else { panic!() };
+    assert!(matches!(&*cause, Error::Panicked(report) if report.message == "no model"), "{cause}");
+}
+
+#[test]
+fn a_call_is_taken_back_or_killed() {
+    let pool = Pool::new(1).unwrap();
+    let mut long = pool.submit(|()| std::thread::sleep(Duration::from_secs(1000)), ()).unwrap();
+    let short = pool.submit(fib, 3).unwrap();
+    while !long.is_running() {
+        assert!(long.result_timeout(Duration::from_millis(1)).unwrap().is_none());
+    }
+    assert!(!short.is_running() && !long.cancel() && short.cancel());
+    assert!(matches!(short.result(), Err(Error::Cancelled)));
+    let other = pool.submit(fib, 10).unwrap();
+    assert!(long.kill().unwrap());
+    assert!(matches!(long.result(), Err(Error::Cancelled)));
+    assert_eq!(other.result().unwrap(), 55);
+}
+
+#[test]
+fn a_piece_that_takes_too_long_fails_and_no_other() {
+    let pool = Pool::new(2).unwrap();
+    let job = pool.job().chunk_size(1).timeout(Duration::from_millis(50));
+    let results = job
+        .map_all(
+            |x: u32| {
+                if x == 1 {
+                    std::thread::sleep(Duration::from_secs(1000))
+                }
+                x
+            },
+            0..4,
+        )
+        .unwrap();
+    assert!(matches!(results[1], Err(Error::TimedOut)), "{results:?}");
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3);
+}
+
+#[test]
+fn join_waits_for_what_was_submitted() {
+    let pool = Pool::new(2).unwrap();
+    let task = pool.submit(fib, 25).unwrap();
+    pool.join().unwrap();
+    assert_eq!(task.result().unwrap(), 75025);
+}
+
+#[test]
+fn tasks_come_in_the_order_in_which_they_end() {
+    let pool = Pool::new(3).unwrap();
+    let nap = |tenths: u32| std::thread::sleep(Duration::from_millis(100) * tenths);
+    let tasks = [3, 2, 1].map(|tenths| (tenths, pool.submit(nap, tenths).unwrap()));
+    let order: Vec<_> = as_completed(tasks).map(|(tenths, result)| result.map(|()| tenths).unwrap()).collect();
+    assert_eq!(order, [1, 2, 3]);
+}
+
+#[test]
+fn tasks_of_two_pools_come_too() {
+    let pools = [Pool::new(1).unwrap(), Pool::new(1).unwrap()];
+    let tasks: Vec<_> = (0..10).map(|n: u32| (n, pools[n as usize % 2].submit(fib, n).unwrap())).collect();
+    let mut found: Vec<_> = as_completed(tasks).map(|(n, result)| (n, result.unwrap())).collect();
+    found.sort_unstable();
+    assert_eq!(found, (0..10).map(|n| (n, fib(n))).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_wait_ends_with_the_first_the_first_error_or_all() {
+    let pool = Pool::new(1).unwrap();
+    let submit = |fails: bool| pool.submit(|fails: bool| assert!(!fails), fails).unwrap();
+    let (done, left) = wait_tasks(vec![submit(false), submit(false)], WaitFor::FirstCompleted, None);
+    assert!(!done.is_empty() && done.len() + left.len() == 2);
+    let (done, _) = wait_tasks(vec![submit(false), submit(true), submit(false)], WaitFor::FirstError, None);
+    assert!(done.len() >= 2, "one worker runs them in order");
+    let (done, left) = wait_tasks(vec![submit(true), submit(false), submit(false)], WaitFor::All, None);
+    assert_eq!((done.len(), left.len()), (3, 0));
+    let long = pool.submit(|()| std::thread::sleep(Duration::from_secs(1000)), ()).unwrap();
+    let (done, left) = wait_tasks(vec![long], WaitFor::All, Some(Duration::from_millis(20)));
+    assert_eq!((done.len(), left.len()), (0, 1));
+}
+
+#[test]
+fn a_task_is_a_future_and_calls_back() {
+    let pool = Pool::new(1).unwrap();
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut task = std::pin::pin!(pool.submit(fib, 20).unwrap());
+    let result = loop {
+        match task.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(result) => break result,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    };
+    assert_eq!(result.unwrap(), 6765);
+    let (tx, rx) = std::sync::mpsc::channel();
+    pool.submit(fib, 10).unwrap().on_done(move |result| tx.send(result.unwrap()).unwrap());
+    assert_eq!(rx.recv().unwrap(), 55);
+}
