@@ -112,7 +112,7 @@ use crate::event::EventWord;
 use crate::owner::OwnerId;
 use crate::prim::{AtomicU32, AtomicU64, Ordering, WORD_BYTES, Word};
 use crate::wait::{Wait, WakeMode};
-use word::{MAX_ATTEMPTS, SlotWord, State};
+use word::{Lap, MAX_ATTEMPTS, SlotWord, State};
 
 /// The largest capacity, in slots.
 pub const MAX_CAPACITY: u32 = 1 << 26;
@@ -532,7 +532,7 @@ impl<'m> Ring<'m> {
     }
 
     #[inline]
-    fn lap(&self, position: u64) -> u64 {
-        position >> self.lap_shift
+    fn lap(&self, position: u64) -> Lap {
+        Lap::of(position, self.lap_shift)
     }
 }

@@ -39,6 +39,14 @@ impl OwnerId {
         Self::new(id & (MAX_PARTICIPANTS - 1), id >> INDEX_BITS)
     }
 
+    /// The id whose word form `word` is; `None` if it is 0. Looks at nothing else: for a word in memory of this process
+    /// alone, into which only the word form of an id or 0 was written.
+    #[inline]
+    #[must_use]
+    pub const fn from_private_word(word: u32) -> Option<Self> {
+        if word == 0 { None } else { Some(Self(word)) }
+    }
+
     /// The word form: generation above index, the two high bits clear, never 0.
     #[must_use]
     pub const fn to_word(self) -> u32 {

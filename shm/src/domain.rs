@@ -273,7 +273,7 @@ impl Domain {
     #[must_use]
     pub fn me(&self) -> Option<OwnerId> {
         // ORDERING: Relaxed. Set before any handle existed; see `Slot`.
-        OwnerId::from_word(self.0.lease.slot().word().load(Ordering::Relaxed))
+        OwnerId::from_private_word(self.0.lease.slot().word().load(Ordering::Relaxed))
     }
 
     /// Identifies the domain; stands in the header of each of its segments.

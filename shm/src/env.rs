@@ -91,7 +91,7 @@ impl Liveness for Env {
     #[inline]
     fn me(&self) -> Option<OwnerId> {
         // ORDERING: Relaxed. Set before this value existed; a fork child reads 0.
-        OwnerId::from_word(self.me.load(Ordering::Relaxed))
+        OwnerId::from_private_word(self.me.load(Ordering::Relaxed))
     }
 
     #[inline]

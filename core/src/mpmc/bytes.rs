@@ -48,7 +48,7 @@ impl<'m, E: Wait + Liveness> Bytes<'m, E> {
         if stride - 1 > ring.stride - ring.payload {
             return Err(RingError::Payload { len_bytes: u64::from(max_len_bytes) });
         }
-        Ok(Self { handle: Handle { ring, env }, max_len_bytes, trust: PhantomData })
+        Ok(Self { handle: Handle::new(ring, env), max_len_bytes, trust: PhantomData })
     }
 
     /// The same handle, allowed to lend references into the queue.

@@ -1,7 +1,7 @@
 //! Claiming slots: the loops of push 1-6 and pop 1-6.
 
 use super::recover::{is_raised, looked_at};
-use super::word::{SlotWord, State};
+use super::word::{Lap, SlotWord, State};
 use super::{PopError, PushError, Ring, SlotStart};
 use crate::owner::OwnerId;
 use crate::prim::{Ordering, back_off, prefetch};
@@ -25,7 +25,7 @@ pub(super) struct Claimed {
     /// Where the slot begins.
     pub(super) slot: SlotStart,
     /// The slot's lap.
-    pub(super) lap: u64,
+    pub(super) lap: Lap,
     /// Earlier deliveries of the item.
     pub(super) attempts: u32,
 }
@@ -51,7 +51,7 @@ impl Run {
     }
 
     #[inline]
-    pub(super) fn claims(self, ring: &Ring<'_>) -> impl Iterator<Item = Claimed> {
+    pub(super) fn claims(self, ring: Ring<'_>) -> impl Iterator<Item = Claimed> {
         let behind = (1..self.len).map(move |i| ring.in_turn(self.position.wrapping_add(i)));
         core::iter::once(self.first).chain(behind)
     }
@@ -275,7 +275,7 @@ impl Ring<'_> {
     /// Ends a claim: the slot is free for the next lap.
     #[inline]
     pub(super) fn free(&self, claimed: Claimed) {
-        let word = SlotWord::new(claimed.lap.wrapping_add(1), State::Free, 0);
+        let word = SlotWord::new(claimed.lap.next(), State::Free, 0);
         // ORDERING mpmc.free: Release. Pairs with the Acquire in `claim_to_write`.
         // Publishes that this process no longer touches the payload.
         self.word_of(claimed.slot).store(word.0, Ordering::Release);
@@ -432,7 +432,7 @@ impl Ring<'_> {
 
     fn drop_letter(&self, position: u64, word: SlotWord, budget: &mut Budget) {
         budget.retry();
-        let free = SlotWord::new(word.lap().wrapping_add(1), State::Free, 0);
+        let free = SlotWord::new(word.lap().next(), State::Free, 0);
         // ORDERING: Relaxed. The letter's last reader published that it was done with the payload when it gave the slot
         // up, and this read-modify-write continues that release.
         let cas = self.word(position).compare_exchange(word.0, free.0, Ordering::Relaxed, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::claim::{Claimed, Run, Seen};
 use super::{PopError, PushError, Ring};
-use crate::event::Slept;
+use crate::event::{Light, Slept};
 use crate::owner::OwnerId;
 use crate::prim::pause;
 use crate::wait::{Liveness, Slice, Wait};
@@ -14,10 +14,14 @@ use crate::wait::{Liveness, Slice, Wait};
 const IN_VAIN_IN_A_ROW: u32 = 64;
 
 /// The ring and the surroundings in which this process uses it.
+///
+/// A fast path works on a copy of the ring: what is read through a handle is read anew after each atomic access, and that
+/// was a tenth of its instructions.
 #[derive(Debug, Clone)]
 pub(super) struct Handle<'m, E> {
     pub(super) ring: Ring<'m>,
     pub(super) env: E,
+    light: Light,
 }
 
 /// How long a claim may take.
@@ -30,32 +34,50 @@ pub(super) enum Patience {
 }
 
 impl<'m, E: Wait + Liveness> Handle<'m, E> {
+    pub(super) fn new(ring: Ring<'m>, env: E) -> Self {
+        let light = Light::of(ring.mode, &env);
+        Self { ring, env, light }
+    }
+
+    /// `ring` is this handle's, here and below. `Err(None)`: nothing was looked at.
     #[inline]
-    pub(super) fn claim_to_write(&self, patience: Patience) -> Result<Claimed, PushError> {
+    pub(super) fn claim_to_write_at_once(&self, ring: Ring<'m>) -> Result<Claimed, Option<Seen>> {
+        let me = self.env.me().ok_or(None)?;
+        if ring.is_closed() {
+            return Err(None);
+        }
+        ring.claim_to_write_at_once(me).map_err(Some)
+    }
+
+    /// After [`claim_to_write_at_once`](Self::claim_to_write_at_once).
+    #[cold]
+    pub(super) fn claim_to_write_slow(&self, seen: Option<Seen>, patience: Patience) -> Result<Claimed, PushError> {
         let me = self.env.me().ok_or(PushError::Forked)?;
         if self.ring.is_closed() {
             return Err(PushError::Closed);
         }
-        self.ring.claim_to_write_at_once(me).or_else(|seen| self.claim_to_write_slow(me, seen, patience))
-    }
-
-    #[cold]
-    fn claim_to_write_slow(&self, me: OwnerId, seen: Seen, patience: Patience) -> Result<Claimed, PushError> {
-        match (self.ring.claim_to_write_slow(me, seen), patience) {
+        let done = seen.map_or_else(|| self.ring.claim_to_write(me), |seen| self.ring.claim_to_write_slow(me, seen));
+        match (done, patience) {
             (Err(PushError::Full(_)), Patience::Forever) => self.wait_to_write(me, self.env.never()),
             (Err(PushError::Full(_)), Patience::Timeout(time)) => self.wait_to_write(me, self.env.after(time)),
             (done, _) => done,
         }
     }
 
-    #[inline]
-    pub(super) fn claim_to_read(&self, patience: Patience) -> Result<Claimed, PopError> {
-        let me = self.env.me().ok_or(PopError::Forked)?;
-        self.ring.claim_to_read_at_once(me).or_else(|seen| self.claim_to_read_slow(me, seen, patience))
+    pub(super) fn claim_to_write(&self, patience: Patience) -> Result<Claimed, PushError> {
+        self.claim_to_write_at_once(self.ring).or_else(|seen| self.claim_to_write_slow(seen, patience))
     }
 
+    /// As [`claim_to_write_at_once`](Self::claim_to_write_at_once).
+    #[inline]
+    pub(super) fn claim_to_read_at_once(&self, ring: Ring<'m>) -> Result<Claimed, Option<Seen>> {
+        ring.claim_to_read_at_once(self.env.me().ok_or(None)?)
+    }
+
+    /// After [`claim_to_read_at_once`](Self::claim_to_read_at_once).
     #[cold]
-    fn claim_to_read_slow(&self, me: OwnerId, seen: Option<Seen>, patience: Patience) -> Result<Claimed, PopError> {
+    pub(super) fn claim_to_read_slow(&self, seen: Option<Seen>, patience: Patience) -> Result<Claimed, PopError> {
+        let me = self.env.me().ok_or(PopError::Forked)?;
         let skip_busy = matches!(patience, Patience::TrySkippingBusy);
         match (self.ring.claim_to_read_slow(me, skip_busy, seen), patience) {
             (Err(PopError::Empty | PopError::Busy(_)), Patience::Forever) => self.wait_to_read(me, self.env.never()),
@@ -67,38 +89,45 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
         }
     }
 
+    pub(super) fn claim_to_read(&self, patience: Patience) -> Result<Claimed, PopError> {
+        self.claim_to_read_at_once(self.ring).or_else(|seen| self.claim_to_read_slow(seen, patience))
+    }
+
     /// Claims at least one slot and at most `most`, in a row.
     #[inline]
-    pub(super) fn claim_run_to_write(&self, most: usize) -> Result<Run, PushError> {
+    pub(super) fn claim_run_to_write(&self, ring: Ring<'m>, most: usize) -> Result<Run, PushError> {
         let me = self.env.me().ok_or(PushError::Forked)?;
-        if self.ring.is_closed() {
+        if ring.is_closed() {
             return Err(PushError::Closed);
         }
-        let one = |seen| self.claim_to_write_slow(me, seen, Patience::Try).map(Run::of);
-        self.ring.claim_run_to_write(me, most).or_else(one)
+        let one = |seen| self.claim_to_write_slow(Some(seen), Patience::Try).map(Run::of);
+        ring.claim_run_to_write(me, most).or_else(one)
     }
 
     /// Claims at least one item and at most `most`, in a row.
     #[inline]
-    pub(super) fn claim_run_to_read(&self, most: usize) -> Result<Run, PopError> {
+    pub(super) fn claim_run_to_read(&self, ring: Ring<'m>, most: usize) -> Result<Run, PopError> {
         let me = self.env.me().ok_or(PopError::Forked)?;
-        let one = |seen| self.claim_to_read_slow(me, seen, Patience::Try).map(Run::of);
-        self.ring.claim_run_to_read(me, most).or_else(one)
+        let one = |seen| self.claim_to_read_slow(seen, Patience::Try).map(Run::of);
+        ring.claim_run_to_read(me, most).or_else(one)
     }
 
     #[inline]
     pub(super) fn wake_consumers(&self, items: u32) {
-        self.ring.header().not_empty.0.wake(items, self.ring.mode, &self.env);
+        self.ring.header().not_empty.0.wake_after(self.light, items, &self.env);
     }
 
     #[inline]
     pub(super) fn wake_producers(&self, slots: u32) {
-        self.ring.header().not_full.0.wake(slots, self.ring.mode, &self.env);
+        self.ring.header().not_full.0.wake_after(self.light, slots, &self.env);
     }
 
     /// Deliveries have ended. Whoever waits for room has some, and whoever waits for the end of a closed queue looks again.
     #[inline]
     pub(super) fn done_reading(&self, items: u32) {
+        if self.light == Light::Polling {
+            return;
+        }
         self.wake_producers(items);
         if self.ring.is_closed() {
             self.wake_consumers(u32::MAX);

@@ -5,7 +5,7 @@ use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
 
-use super::claim::Claimed;
+use super::claim::{Claimed, Seen};
 use super::handle::{Handle, Patience};
 use super::{Payload, PopError, PushError, Recovered, Ring, RingError};
 use crate::owner::OwnerId;
@@ -34,7 +34,7 @@ impl<'m, T: Plain, E: Wait + Liveness> Queue<'m, T, E> {
         if first > ring.payload || stride - first > ring.stride - ring.payload || first > 1 && ring.payload != first {
             return Err(RingError::Payload { len_bytes: size_of::<T>() as u64 });
         }
-        Ok(Self { handle: Handle { ring, env }, items: PhantomData, trust: PhantomData })
+        Ok(Self { handle: Handle::new(ring, env), items: PhantomData, trust: PhantomData })
     }
 
     /// The same handle, allowed to lend references into the queue.
@@ -140,14 +140,14 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
     /// # Crash
     /// A process killed inside has pushed a prefix; up to 16 slots behind that are `Busy` until recovered.
     pub fn push_slice(&self, items: &[T]) -> Result<usize, PushError> {
-        let mut pushed = 0;
+        let (ring, mut pushed) = (self.handle.ring, 0);
         while pushed < items.len() {
-            match self.handle.claim_run_to_write(items.len() - pushed) {
+            match self.handle.claim_run_to_write(ring, items.len() - pushed) {
                 Ok(run) => {
-                    for (claimed, item) in run.claims(&self.handle.ring).zip(&items[pushed..]) {
-                        self.write(claimed, item);
+                    for (claimed, item) in run.claims(ring).zip(&items[pushed..]) {
+                        Self::write(ring, claimed, item);
                     }
-                    run.claims(&self.handle.ring).for_each(|claimed| self.handle.ring.fill(claimed));
+                    run.claims(ring).for_each(|claimed| ring.fill(claimed));
                     pushed += run.len();
                 }
                 Err(error) if pushed == 0 => return Err(error),
@@ -212,14 +212,14 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
     /// # Crash
     /// What a process killed inside had copied and not released is delivered again.
     pub fn pop_slice(&self, items: &mut [T]) -> Result<usize, PopError> {
-        let mut popped = 0;
+        let (ring, mut popped) = (self.handle.ring, 0);
         while popped < items.len() {
-            match self.handle.claim_run_to_read(items.len() - popped) {
+            match self.handle.claim_run_to_read(ring, items.len() - popped) {
                 Ok(run) => {
-                    for (claimed, item) in run.claims(&self.handle.ring).zip(&mut items[popped..]) {
-                        *item = self.read(claimed);
+                    for (claimed, item) in run.claims(ring).zip(&mut items[popped..]) {
+                        *item = Self::read(ring, claimed);
                     }
-                    run.claims(&self.handle.ring).for_each(|claimed| self.handle.ring.free(claimed));
+                    run.claims(ring).for_each(|claimed| ring.free(claimed));
                     popped += run.len();
                 }
                 Err(error) if popped == 0 => return Err(error),
@@ -267,7 +267,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
     pub fn letters(&self) -> Result<impl Iterator<Item = Delivery<'_, 'm, T, E, K>>, PopError> {
         let me = self.handle.env.me().ok_or(PopError::Forked)?;
         let claims = self.handle.ring.claim_letters(me, &self.handle.env);
-        Ok(claims.map(|claimed| Delivery { item: self.read(claimed), queue: self, claimed }))
+        Ok(claims.map(|claimed| Delivery { item: Self::read(self.handle.ring, claimed), queue: self, claimed }))
     }
 
     /// Takes a dead letter out. `None`: there is none.
@@ -297,42 +297,69 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
 
     #[inline]
     fn push_with(&self, item: T, patience: Patience) -> Result<(), PushError> {
-        let claimed = self.handle.claim_to_write(patience)?;
-        self.write(claimed, &item);
-        self.handle.ring.fill(claimed);
-        self.handle.wake_consumers(1);
+        let ring = self.handle.ring;
+        match self.handle.claim_to_write_at_once(ring) {
+            Ok(claimed) => {
+                self.fill(ring, claimed, &item);
+                Ok(())
+            }
+            Err(seen) => self.push_slow(item, seen, patience),
+        }
+    }
+
+    #[cold]
+    fn push_slow(&self, item: T, seen: Option<Seen>, patience: Patience) -> Result<(), PushError> {
+        let claimed = self.handle.claim_to_write_slow(seen, patience)?;
+        self.fill(self.handle.ring, claimed, &item);
         Ok(())
     }
 
     #[inline]
     fn pop_with(&self, patience: Patience) -> Result<T, PopError> {
-        Ok(self.finish(self.handle.claim_to_read(patience)?))
+        let ring = self.handle.ring;
+        match self.handle.claim_to_read_at_once(ring) {
+            Ok(claimed) => Ok(self.finish(ring, claimed)),
+            Err(seen) => self.pop_slow(seen, patience),
+        }
+    }
+
+    #[cold]
+    fn pop_slow(&self, seen: Option<Seen>, patience: Patience) -> Result<T, PopError> {
+        let claimed = self.handle.claim_to_read_slow(seen, patience)?;
+        Ok(self.finish(self.handle.ring, claimed))
     }
 
     fn take_with(&self, patience: Patience) -> Result<Delivery<'_, 'm, T, E, K>, PopError> {
         let claimed = self.handle.claim_to_read(patience)?;
-        Ok(Delivery { item: self.read(claimed), queue: self, claimed })
+        Ok(Delivery { item: Self::read(self.handle.ring, claimed), queue: self, claimed })
     }
 
     #[inline]
-    fn finish(&self, claimed: Claimed) -> T {
-        let item = self.read(claimed);
-        self.handle.ring.free(claimed);
+    fn fill(&self, ring: Ring<'m>, claimed: Claimed, item: &T) {
+        Self::write(ring, claimed, item);
+        ring.fill(claimed);
+        self.handle.wake_consumers(1);
+    }
+
+    #[inline]
+    fn finish(&self, ring: Ring<'m>, claimed: Claimed) -> T {
+        let item = Self::read(ring, claimed);
+        ring.free(claimed);
         self.handle.done_reading(1);
         item
     }
 
     #[inline]
-    fn write(&self, claimed: Claimed, item: &T) {
-        // SAFETY: `item` is private, and `new` checked that a slot has room for a `T` rounded up to words.
-        unsafe { copy_in(self.handle.ring.payload(claimed.slot), core::ptr::from_ref(item).cast(), size_of::<T>()) };
+    fn write(ring: Ring<'m>, claimed: Claimed, item: &T) {
+        // SAFETY: `item` is private, and `new` checked that a slot of a handle's ring has room for a `T` rounded up to words.
+        unsafe { copy_in(ring.payload(claimed.slot), core::ptr::from_ref(item).cast(), size_of::<T>()) };
     }
 
     #[inline]
-    fn read(&self, claimed: Claimed) -> T {
+    fn read(ring: Ring<'m>, claimed: Claimed) -> T {
         let mut item = MaybeUninit::<T>::uninit();
-        // SAFETY: `item` is private, and `new` checked that a slot has room for a `T` rounded up to words.
-        unsafe { copy_out(item.as_mut_ptr().cast(), self.handle.ring.payload(claimed.slot), size_of::<T>()) };
+        // SAFETY: `item` is private, and `new` checked that a slot of a handle's ring has room for a `T` rounded up to words.
+        unsafe { copy_out(item.as_mut_ptr().cast(), ring.payload(claimed.slot), size_of::<T>()) };
         // SAFETY: all bytes were written, and every bit pattern is a `T` because `T` is `Plain`.
         unsafe { item.assume_init() }
     }

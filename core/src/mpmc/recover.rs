@@ -1,7 +1,7 @@
 //! Repairing what the dead held.
 
 use super::claim::Claimed;
-use super::word::{MAX_ATTEMPTS, SlotWord, State};
+use super::word::{Lap, MAX_ATTEMPTS, SlotWord, State};
 use super::{PopError, Ring};
 use crate::owner::{MAX_PARTICIPANTS, OwnerId};
 use crate::prim::Ordering;
@@ -155,7 +155,7 @@ impl Ring<'_> {
     /// Recover 1 of one slot, whose word names somebody who is proven dead.
     fn repair(&self, slot: u64, word: SlotWord, done: &mut Recovered) {
         let (after, count) = match word.state() {
-            Some(State::Writing) => (SlotWord::new(word.lap().wrapping_add(1), State::Free, 0), &mut done.skipped),
+            Some(State::Writing) => (SlotWord::new(word.lap().next(), State::Free, 0), &mut done.skipped),
             Some(State::Reading) => {
                 let after = self.after_delivery(word.lap(), word.attempts());
                 let dead_letter = after.state() == Some(State::DeadLetter);
@@ -173,7 +173,7 @@ impl Ring<'_> {
         }
     }
 
-    fn after_delivery(&self, lap: u64, attempts: u32) -> SlotWord {
+    fn after_delivery(&self, lap: Lap, attempts: u32) -> SlotWord {
         // ORDERING: Relaxed. Written before the queue was shared.
         let max = self.rare().max_attempts.load(Ordering::Relaxed).clamp(1, MAX_ATTEMPTS);
         // A dead letter that was only looked at keeps its number.

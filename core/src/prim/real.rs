@@ -46,11 +46,15 @@ pub(crate) fn fence_after_rmw(order: core::sync::atomic::Ordering) {
     fence(order);
 }
 
-/// The pauses after a lost compare-and-swap, the `lost`-th in a row: 1, 2, 4 and so on up to 64.
+/// The pauses after a lost compare-and-swap, the `lost`-th in a row: 1, 2, 4 and so on up to 128.
+///
+/// The longest, 2 us, is longer than a CPU needs to change over to another thread (1.3 us). With 64, four sides on two CPUs
+/// stayed in step: both filled the ring, both found it full and changed over, both emptied it. Who is away for longer comes
+/// back to find the other at the other end: half the changes of threads, and nobody to meet (docs/benchmarks.md).
 #[cfg(target_has_atomic = "64")]
 #[inline]
 pub(crate) fn back_off(lost: u32) {
-    for _ in 0..1_u32 << lost.min(6) {
+    for _ in 0..1_u32 << lost.min(7) {
         pause();
     }
 }
