@@ -13,6 +13,8 @@ mod cast;
 mod channel;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod event;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod frozen;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod glibc;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -157,6 +159,7 @@ mod sweep {
         crate::mpmc::shared(&wanted, &mut table);
         crate::latest::leased(&wanted, &mut table);
         crate::names::run(&wanted, &mut table, directory);
+        crate::frozen::run(&wanted, &mut table, directory);
         crate::reaper::run(&wanted, &mut table);
         crate::pipeline::run(&wanted, &mut table);
         crate::stopped::run(&wanted, &mut table);
