@@ -41,6 +41,7 @@ pub(crate) enum Op {
     ReadBatch { records: u8 },
     Look,
     WakeAll,
+    HoldBatch { records: u8, parks: u8, release: bool },
 }
 
 /// Runs one input. Planted: a reader that trusts the length word, and reads past the end of the memory.
@@ -118,6 +119,9 @@ pub(crate) fn play(ring: Ring<'_>, world: &World, arena: Option<&Arena>, ops: &[
                     let _ = black_box(batch.try_pop_into(&mut buffer));
                 }
             }
+            (Op::HoldBatch { records, parks, release }, _, Some(end)) => {
+                hold_batch(end, *records, *parks, *release, &mut buffer);
+            }
             (Op::Look, _, _) => {
                 black_box((ring.writer_end(), ring.reader_end()));
                 black_box(writer.as_ref().map(|end| (end.peer(), end.position())));
@@ -152,6 +156,25 @@ fn read(end: &mut Reader<'_, Env<'_>>, at: u16, out: u16, keep: bool, buffer: &m
     let at = usize::from(at) % (record.len_bytes() + 1);
     record.copy_to(at, &mut buffer[..usize::from(out) % (record.len_bytes() - at + 1)]);
     if keep { record.keep() } else { record.release() }
+}
+
+/// Whatever the words say, a held batch only gives back or releases what it has read.
+fn hold_batch(end: &mut Reader<'_, Env<'_>>, records: u8, parks: u8, release: bool, buffer: &mut [u8]) {
+    let (before, max) = (end.position(), end.max_len_bytes());
+    let mut batch = end.hold_batch();
+    for _ in 0..records {
+        assert!(batch.try_pop_into(buffer).unwrap_or(0) <= max);
+    }
+    assert!(batch.pop_into_timeout(buffer, Duration::from_nanos(u64::from(parks % 16))).unwrap_or(0) <= max);
+    let (after, held) = (batch.position(), batch.held_bytes());
+    assert_eq!(after.wrapping_sub(held), before);
+    if release {
+        batch.release();
+        assert_eq!(end.position(), after);
+    } else {
+        drop(batch);
+        assert_eq!(end.position(), before);
+    }
 }
 
 /// The planted bug: takes the first length word for what it says, if only the stamp is right.
