@@ -18,6 +18,8 @@ mod sides;
 
 use std::process::ExitCode;
 
+use row::Row;
+
 const USAGE: &str = "usage: crosslane-compare [--quick] [--only TEXT] [--rounds N (at least 1)] [--markdown | --list]";
 
 /// Rounds of a full run: an odd number well above the 15 that a goal needs.
@@ -49,6 +51,18 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
     Some(options)
 }
 
+/// The rows that have `text` in their name, or, if none has, those with a contestant that has.
+fn chosen(mut rows: Vec<Row>, text: &str) -> Vec<Row> {
+    let text = text.to_lowercase();
+    let is_called = |row: &Row| row.name.to_lowercase().contains(&text);
+    if rows.iter().any(is_called) {
+        rows.retain(is_called);
+    } else {
+        rows.retain(|row| row.contestants().iter().any(|name| name.to_lowercase().contains(&text)));
+    }
+    rows
+}
+
 fn main() -> ExitCode {
     let Some(options) = options(std::env::args().skip(1)) else {
         eprintln!("{USAGE}");
@@ -56,10 +70,13 @@ fn main() -> ExitCode {
     };
     let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
     let rows = rows::all(if options.quick { 0.1 } else { 1.0 });
-    let is_wanted = |name: &str| options.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
-    let wanted = rows.into_iter().filter(|row| is_wanted(row.name));
+    let wanted = chosen(rows, options.only.as_deref().unwrap_or_default());
+    if wanted.is_empty() {
+        eprintln!("no row and no contestant is called so; --list names them all");
+        return ExitCode::FAILURE;
+    }
     if options.list {
-        wanted.for_each(|row| println!("{}", row.name));
+        wanted.iter().for_each(|row| println!("{}\n    {}", row.name, row.contestants().join("\n    ")));
         return ExitCode::SUCCESS;
     }
     // Before anything is forked.

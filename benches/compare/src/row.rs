@@ -80,7 +80,7 @@ enum Goal {
 
 /// Contestants that are measured together.
 pub struct Row {
-    /// What is measured; `--only` looks for a part of it.
+    /// What is measured.
     pub name: &'static str,
     unit: Unit,
     operations: u64,
@@ -92,6 +92,11 @@ impl Row {
     /// A row whose contestants each do `operations` operations in one measurement.
     pub fn new(name: &'static str, unit: Unit, operations: u64) -> Self {
         Self { name, unit, operations, contestants: Vec::new(), comparisons: Vec::new() }
+    }
+
+    /// Who is measured.
+    pub fn contestants(&self) -> Vec<&'static str> {
+        self.contestants.iter().map(|contestant| contestant.name).collect()
     }
 
     /// Adds a contestant; `measure` returns the seconds that all operations took.
