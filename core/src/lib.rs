@@ -29,6 +29,7 @@
 //! | ask one server from many processes, and hear if it died | [`call`] | a request and a response: one line there and back |
 //! | exclude each other, and hear of an owner that died | [`mutex`] (a value and guards: `crosslane-sync`) | one compare-and-swap and one swap |
 //! | the other locks: reentrant, semaphores | [`lock`] | as above |
+//! | put objects of many kinds into one piece of memory, to be found by number | [`slab`] | one compare-and-swap and one store an object |
 //! | sleep until somebody says that there is news | [`event`] | nothing while nobody sleeps |
 //! | give one process at a time a role that others can take over | [`end`] | one compare-and-swap |
 //!

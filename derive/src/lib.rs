@@ -3,6 +3,23 @@
 //!
 //! Reached as `crosslane_core::Plain` and `crosslane_core::Share` with feature `derive` of `crosslane-core`.
 //!
+//! ```text
+//!   #[repr(C)] struct          this crate, at build time              at run time
+//!   +----------------+      +---------------------------+     +--------------------------+
+//!   | price: f64     | ---> | each field, each gap:     | --> | FINGERPRINT in a header: |
+//!   | volume: u32    |      | refused by its name, or a |     | another binary's struct  |
+//!   | venue: [u8; 4] |      | hash of names and offsets |     | is refused at open       |
+//!   +----------------+      +---------------------------+     +--------------------------+
+//! ```
+//!
+//! # Which type do I want
+//!
+//! | the struct | take | its fields |
+//! |---|---|---|
+//! | travels, or is copied in and out: an item, an element, the value behind a lock | `Plain` | fixed-width numbers, arrays, `Plain` structs |
+//! | is used in place by every process at once: `crosslane_shm::Shared` | `Share` | atomics, arrays of them, `Share` structs |
+//! | has the traits of `zerocopy` or `bytemuck` already | `crosslane_core::plain::Zerocopy<T>`, `Bytemuck<T>` | no derive of this crate |
+//!
 //! # What is checked
 //! - the struct is `#[repr(C)]`, or `#[repr(transparent)]` around one field: the order of its fields is the written one;
 //! - every field is `Plain`, or `Share`;

@@ -22,6 +22,8 @@
 //! | stream byte records of any length from one to one other | [`Record`] |
 //! | give work from many to many, each item to one, redelivered if its taker dies | [`Queue`], for bytes [`Messages`] |
 //! | share a value behind a lock that tells of a dead owner | [`Mutex`] |
+//! | another lock: reentrant, for readers and writers, permits, a condition, a flag, a barrier, done once | [`RLock`], [`RwLock`], [`BoundedSemaphore`], [`Semaphore`], [`Condvar`], [`Event`], [`Barrier`], [`Once`] |
+//! | ask one server from many processes, and hear if it died | [`Calls`] |
 //! | share many numbers or structs, each read and written by itself or by ranges | [`Array`] |
 //! | show many readers the newest value of something | [`Latest`] |
 //! | put many small objects into one segment, without a file descriptor each | [`Slab`], [`Slabs`] |
