@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use crosslane_core::end::ClaimError;
 
+use crosslane_core::array::{Contended, OutOfBounds};
+
 use crate::shm::{CreateError, OpenError};
+use crate::sync::{AcquireError, BarrierError, LockError, OverRelease};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -81,6 +84,12 @@ pub enum Error {
         /// The handle's type.
         handle: &'static str,
     },
+    /// A handle of which there is only one was in something that several processes get a copy of, as a pool's workers do
+    /// of its context: hand it over as an item, or as the argument of one call.
+    HandleForSeveral {
+        /// The handle's type.
+        handle: &'static str,
+    },
     /// A handle of which there is only one was handed over before, and belongs to the process that got it.
     AlreadySent {
         /// The handle's type.
@@ -139,6 +148,21 @@ pub enum Error {
     Forked,
     /// Shared words hold what no process writes that keeps to the protocol.
     Corrupt,
+    /// A lock could not be had, or only one whose last holder died. The guard that came with the reason was dropped: the
+    /// lock is free, and poisoned if it was held by a process that died.
+    Lock(LockError<()>),
+    /// A semaphore had no permit.
+    Acquire(AcquireError),
+    /// A semaphore was given more permits than it takes.
+    OverRelease(OverRelease),
+    /// A barrier was not passed.
+    Barrier(BarrierError),
+    /// Others changed a value again and again while this process computed a new one.
+    Contended(Contended),
+    /// There is no such element of an array.
+    OutOfBounds(OutOfBounds),
+    /// Parts of an array could not be joined.
+    Unsplit(UnsplitReason),
     /// A segment could not be made.
     Create(CreateError),
     /// A segment that came from another process could not be opened.
@@ -158,6 +182,25 @@ pub(crate) enum Codec {
         element_bytes: usize,
     },
     NotUtf8,
+}
+
+/// Why parts could not be joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnsplitReason {
+    /// There are none.
+    NoParts,
+    /// They are of different arrays.
+    OtherArray,
+    /// Some were sent to other processes.
+    Sent,
+    /// Some elements are in none of the parts: these are the first that are missing.
+    Missing {
+        /// The first.
+        start: usize,
+        /// Behind the last.
+        end: usize,
+    },
 }
 
 /// A panic in another process.
@@ -241,6 +284,11 @@ impl fmt::Display for Error {
                 f,
                 "a {handle} cannot be put into a queue: pass it as an argument, or send it through a Connection"
             ),
+            Self::HandleForSeveral { handle } => write!(
+                f,
+                "there is only one of this {handle}, and several processes would get it: hand it over as an item, or as \
+                 the argument of one call"
+            ),
             Self::AlreadySent { handle } => write!(f, "this {handle} was handed over to another process before"),
             Self::TooLarge { len_bytes, limit_bytes } => {
                 write!(f, "a message of {len_bytes} bytes, where {limit_bytes} is the limit")
@@ -261,6 +309,13 @@ impl fmt::Display for Error {
             Self::Vanished { pid } => write!(f, "process {pid} ended without a result, and its exit status is lost"),
             Self::Forked => f.write_str("this process is a fork child that has not joined"),
             Self::Corrupt => f.write_str("shared words are corrupt"),
+            Self::Lock(error) => error.fmt(f),
+            Self::Acquire(error) => error.fmt(f),
+            Self::OverRelease(error) => error.fmt(f),
+            Self::Barrier(error) => error.fmt(f),
+            Self::Contended(error) => error.fmt(f),
+            Self::OutOfBounds(error) => error.fmt(f),
+            Self::Unsplit(reason) => reason.fmt(f),
             Self::Create(error) => error.fmt(f),
             Self::Open(error) => error.fmt(f),
         }
@@ -286,12 +341,30 @@ impl fmt::Display for CodecError {
     }
 }
 
+impl fmt::Display for UnsplitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoParts => f.write_str("there are no parts to join"),
+            Self::OtherArray => f.write_str("the parts are of different arrays"),
+            Self::Sent => f.write_str("some of the parts were sent to other processes"),
+            Self::Missing { start, end } => write!(f, "elements {start}..{end} are in none of the parts"),
+        }
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Encode { reason, .. } | Self::Decode { reason, .. } => Some(reason),
             Self::NoWorkers(cause) => Some(&**cause),
+            Self::Lock(error) => Some(error),
+            Self::Acquire(error) => Some(error),
+            Self::OverRelease(error) => Some(error),
+            Self::Barrier(error) => Some(error),
+            Self::Contended(error) => Some(error),
+            Self::OutOfBounds(error) => Some(error),
+            Self::Unsplit(reason) => Some(reason),
             Self::Create(error) => Some(error),
             Self::Open(error) => Some(error),
             _ => None,
@@ -300,6 +373,7 @@ impl std::error::Error for Error {
 }
 
 impl std::error::Error for CodecError {}
+impl std::error::Error for UnsplitReason {}
 
 impl From<CreateError> for Error {
     fn from(error: CreateError) -> Self {
@@ -310,5 +384,56 @@ impl From<CreateError> for Error {
 impl From<OpenError> for Error {
     fn from(error: OpenError) -> Self {
         Self::Open(error)
+    }
+}
+
+/// Drops the guard, if there is one: a lock whose holder died is poisoned then.
+impl<G> From<LockError<G>> for Error {
+    fn from(error: LockError<G>) -> Self {
+        match error.without_guard() {
+            LockError::TimedOut(_) => Self::TimedOut,
+            LockError::Forked => Self::Forked,
+            LockError::Corrupt => Self::Corrupt,
+            error => Self::Lock(error),
+        }
+    }
+}
+
+impl From<AcquireError> for Error {
+    fn from(error: AcquireError) -> Self {
+        match error {
+            AcquireError::TimedOut => Self::TimedOut,
+            AcquireError::Forked => Self::Forked,
+            error => Self::Acquire(error),
+        }
+    }
+}
+
+impl From<OverRelease> for Error {
+    fn from(error: OverRelease) -> Self {
+        Self::OverRelease(error)
+    }
+}
+
+impl From<BarrierError> for Error {
+    fn from(error: BarrierError) -> Self {
+        match error {
+            BarrierError::TimedOut => Self::TimedOut,
+            BarrierError::Forked => Self::Forked,
+            BarrierError::Corrupt => Self::Corrupt,
+            error => Self::Barrier(error),
+        }
+    }
+}
+
+impl From<Contended> for Error {
+    fn from(error: Contended) -> Self {
+        Self::Contended(error)
+    }
+}
+
+impl From<OutOfBounds> for Error {
+    fn from(error: OutOfBounds) -> Self {
+        Self::OutOfBounds(error)
     }
 }

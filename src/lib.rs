@@ -4,19 +4,26 @@
 pub use {crosslane_core, crosslane_shm, crosslane_sync};
 pub use {crosslane_shm as shm, crosslane_sync as sync};
 
+pub mod array;
 mod blob;
 #[expect(dead_code, reason = "what uses it is on its way")]
 mod error;
 mod frame;
+pub mod lock;
+mod owned;
 mod place;
 mod pool;
 mod process;
 pub mod queue;
-#[expect(dead_code, reason = "what uses it is on its way")]
+mod value;
 mod wire;
 
+pub use array::Array;
 pub use blob::Blob;
-pub use error::{CodecError, Error, PanicReport, Result};
+pub use error::{CodecError, Error, PanicReport, Result, UnsplitReason};
+pub use lock::{Barrier, BoundedSemaphore, Condvar, Event, Lock, Mutex, Once, RLock, RwLock, Semaphore};
+pub use lock::{LockError, MutexGuard};
+pub use owned::{ArrayPart, OwnedArray, UnsplitError};
 pub use pool::{
     AsCompleted, Executor, Imap, ImapUnordered, Job, JobWith, Pool, PoolBuilder, Task, WaitFor, as_completed,
     wait_tasks,
@@ -26,6 +33,7 @@ pub use process::{
     current_process, init, parent_process, spawn,
 };
 pub use queue::{Queue, SimpleQueue};
+pub use value::Value;
 pub use wire::Portable;
 
 #[doc(inline)]
@@ -43,6 +51,8 @@ pub use crosslane_derive::PlainInFacade as Plain;
 /// See the documentation of `crosslane-derive` for what is checked.
 pub use crosslane_derive::ShareInFacade as Share;
 #[doc(inline)]
+pub use crosslane_shm::sweep_name;
+#[doc(inline)]
 pub use crosslane_shm::{Attached, CreateError, Name, NameError, OpenError, Options, Owner, Segment};
 #[doc(inline)]
 pub use crosslane_shm::{Domain, DomainError, OsError, Probe, sweep_in};
@@ -50,11 +60,6 @@ pub use crosslane_shm::{Domain, DomainError, OsError, Probe, sweep_in};
 pub use crosslane_shm::{FreezeError, Frozen, ObjectId, RawOwner, RawSegment, Shared, Slab, Slabs};
 #[doc(inline)]
 pub use crosslane_shm::{Latest, LatestView, Record, Spsc, Swept};
-#[doc(inline)]
-pub use crosslane_sync::{LockError, MutexGuard, Repair};
-
-#[doc(inline)]
-pub use crosslane_shm::sweep_name;
 
 /// Removes the names of segments in `/dev/shm` that nobody has open: see [`crosslane_shm::sweep`](fn@crosslane_shm::sweep).
 ///
@@ -72,14 +77,6 @@ pub mod spsc {
     pub use crosslane_core::spsc::{PopError, PushError};
     #[doc(inline)]
     pub use crosslane_shm::spsc::{Consumer, Producer};
-}
-
-/// Typed arrays: their elements, and their errors.
-pub mod array {
-    #[doc(inline)]
-    pub use crosslane_core::array::{Array as Elements, Contended, OutOfBounds, Part, Parts, View};
-    #[doc(inline)]
-    pub use crosslane_core::array::{Element, Float, Integer};
 }
 
 /// The newest value of something: its writer, its readers, and their errors.

@@ -190,6 +190,35 @@ impl<T: Share> Object for shm::Shared<T, Trusted> {
     }
 }
 
+/// Makes a type around an object one that a handle can stand for, under a name of its own.
+macro_rules! renamed {
+    ($handle:literal: $outer:ident($inner:ty)) => {
+        impl $crate::place::Object for $outer {
+            const HANDLE: &'static str = $handle;
+
+            fn in_slab(
+                slab: &$crate::shm::Slab<$crate::Trusted>,
+                id: $crate::shm::ObjectId,
+            ) -> Result<Self, $crate::shm::OpenError> {
+                <$inner as $crate::place::Object>::in_slab(slab, id).map(Self)
+            }
+
+            fn whole(fd: std::os::fd::OwnedFd) -> Result<Self, $crate::shm::OpenError> {
+                <$inner as $crate::place::Object>::whole(fd).map(Self)
+            }
+
+            fn id(&self) -> Option<$crate::shm::ObjectId> {
+                self.0.id()
+            }
+
+            fn home(&self) -> &$crate::shm::Segment {
+                self.0.home()
+            }
+        }
+    };
+}
+pub(crate) use renamed;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -104,7 +104,7 @@ impl PoolBuilder<()> {
     /// Each worker begins with `function(config)`, and keeps what that returns, which need not travel, for
     /// [`map_state`](Pool::map_state) and [`submit_state`](Pool::submit_state).
     pub fn initializer<C: Portable, S: 'static>(self, function: fn(C) -> S, config: C) -> PoolBuilder<S> {
-        let packed = Call::to_state(function).and_then(|call| Ok((call, wire::pack(&config)?)));
+        let packed = Call::to_state(function).and_then(|call| Ok((call, wire::pack_for_several(&config)?)));
         let Self { workers, items_per_worker, retries, name, .. } = self;
         PoolBuilder { workers, items_per_worker, retries, name, initializer: Some(packed), state: PhantomData }
     }

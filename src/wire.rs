@@ -6,10 +6,13 @@
 //!
 //! A value of a type that is its bytes (`Vec<u8>`: see `blob`) skips serde.
 
+mod deeds;
+
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -17,6 +20,8 @@ use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::deeds::Deed;
+use self::deeds::Deeds;
 use crate::blob;
 use crate::error::{Codec, CodecError, Error, Result};
 
@@ -89,6 +94,8 @@ enum Carrier {
     Foreign,
     /// A message to one process.
     Message,
+    /// A message that several processes get.
+    Several,
     /// A queue, from which anybody takes.
     Queue,
 }
@@ -106,6 +113,8 @@ struct Outgoing {
     /// Which segment each descriptor is, to send it once.
     segments: Vec<(Segment, u32)>,
     moved: Vec<Box<dyn Moved>>,
+    /// The descriptor of the deeds, and how many there are.
+    deeds: Option<(u32, u32)>,
 }
 
 /// A segment's id, as in its header.
@@ -121,7 +130,7 @@ struct Arrived {
 
 impl Outgoing {
     const fn new() -> Self {
-        Self { fds: Vec::new(), segments: Vec::new(), moved: Vec::new() }
+        Self { fds: Vec::new(), segments: Vec::new(), moved: Vec::new(), deeds: None }
     }
 }
 
@@ -142,10 +151,19 @@ impl Drop for Carrying {
 
 /// Packs a message to one process. Nothing has happened to the handles in it until [`Parcel::sent`].
 pub(crate) fn pack<T: Portable>(value: &T) -> Result<Parcel> {
+    pack_by(Carrier::Message, value)
+}
+
+/// As [`pack`], for a message of which several processes get a copy: a handle of which there is only one is refused.
+pub(crate) fn pack_for_several<T: Portable>(value: &T) -> Result<Parcel> {
+    pack_by(Carrier::Several, value)
+}
+
+fn pack_by<T: Portable>(carrier: Carrier, value: &T) -> Result<Parcel> {
     let mut bytes = Vec::new();
     let outer = OUTGOING.replace(Outgoing::new());
     let encoded = {
-        let _carrying = Carrying::begin(Carrier::Message);
+        let _carrying = Carrying::begin(carrier);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| encode(value, &mut bytes)))
     };
     let Outgoing { fds, moved, .. } = OUTGOING.replace(outer);
@@ -279,9 +297,10 @@ pub(crate) fn attach_segment<E: serde::ser::Error>(
 /// Puts a descriptor onto the message that is being packed; returns its index there.
 pub(crate) fn attach<E: serde::ser::Error>(handle: &'static str, fd: BorrowedFd<'_>) -> Result<u32, E> {
     may_travel(handle)?;
-    let fd = fd
-        .try_clone_to_owned()
-        .map_err(|source| refuse_to_go(Error::Io { doing: "duplicate a descriptor", source }))?;
+    add(fd.try_clone_to_owned().map_err(no_descriptor("duplicate a descriptor"))?)
+}
+
+fn add<E: serde::ser::Error>(fd: OwnedFd) -> Result<u32, E> {
     OUTGOING.with_borrow_mut(|out| {
         let index = u32::try_from(out.fds.len()).map_err(E::custom)?;
         out.fds.push(fd);
@@ -289,11 +308,37 @@ pub(crate) fn attach<E: serde::ser::Error>(handle: &'static str, fd: BorrowedFd<
     })
 }
 
+fn no_descriptor<E: serde::ser::Error>(doing: &'static str) -> impl Fn(std::io::Error) -> E {
+    move |source| match source.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => refuse_to_go(Error::FdLimit),
+        _ => refuse_to_go(Error::Io { doing, source }),
+    }
+}
+
 /// Notes that something leaves with the message that is being packed.
 pub(crate) fn attach_moved<E: serde::ser::Error>(handle: &'static str, moved: Box<dyn Moved>) -> Result<(), E> {
     may_travel(handle)?;
+    if CARRIER.get() == Carrier::Several {
+        return Err(refuse_to_go(Error::HandleForSeveral { handle }));
+    }
     OUTGOING.with_borrow_mut(|out| out.moved.push(moved));
     Ok(())
+}
+
+/// Hands over `range` of the segment whose descriptor of the message this is; returns what stands for that in the bytes. To
+/// be called after [`attach_moved`] of what loses the range.
+pub(crate) fn attach_deed<E: serde::ser::Error>(descriptor: u32, range: &Range<u64>) -> Result<Deed, E> {
+    let deeds = OUTGOING.with_borrow(|out| out.deeds);
+    let (file, row) = match deeds {
+        Some(known) => known,
+        None => (add(deeds::create().map_err(no_descriptor("make a memfd"))?)?, 0),
+    };
+    OUTGOING.with_borrow_mut(|out| {
+        let fd = out.fds.get(file as usize).ok_or_else(|| E::custom("no deeds"))?;
+        deeds::append(fd, descriptor, range).map_err(no_descriptor("write to a memfd"))?;
+        out.deeds = Some((file, row + 1));
+        Ok(Deed { file, row })
+    })
 }
 
 /// The error of a handle that was handed over before.
@@ -301,9 +346,15 @@ pub(crate) fn already_sent<E: serde::ser::Error>(handle: &'static str) -> E {
     refuse_to_go(Error::AlreadySent { handle })
 }
 
+/// Takes what `deed` of the message that is being unpacked hands over: the segment's descriptor, and the range.
+pub(crate) fn arrived_deed<E: serde::de::Error>(deed: &Deed) -> Result<(u32, Range<u64>), E> {
+    let deeds = arrived_shared(deed.file, |fd| Deeds::read(fd).map(Arc::new))?;
+    deeds.take(deed.row).ok_or_else(|| E::custom("no such part came with the message, or it was taken before"))
+}
+
 fn may_travel<E: serde::ser::Error>(handle: &'static str) -> Result<(), E> {
     match CARRIER.get() {
-        Carrier::Message => Ok(()),
+        Carrier::Message | Carrier::Several => Ok(()),
         Carrier::Queue => Err(refuse_to_go(Error::HandleInQueue { handle })),
         Carrier::Foreign => Err(E::custom(Error::HandleOutsideMessage { handle })),
     }

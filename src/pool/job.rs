@@ -168,7 +168,7 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
         function: fn(&C, A) -> R,
         items: impl IntoIterator<Item = A>,
     ) -> Result<Vec<R>> {
-        let context = Some(wire::pack(&self.context)?);
+        let context = Some(wire::pack_for_several(&self.context)?);
         let call = Call::context(function);
         Stream::whole(&self.pool.crew, self.plan, call, context, items.into_iter(), false)?.collect_all()
     }
@@ -180,7 +180,7 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
         items: I,
     ) -> Imap<I::IntoIter, R> {
         let Self { pool, plan, context } = self;
-        let stream = wire::pack(&context).and_then(|context| {
+        let stream = wire::pack_for_several(&context).and_then(|context| {
             Stream::lazy(&pool.crew, plan, Call::context(function), Some(context), items.into_iter())
         });
         Imap(Results::new(stream))

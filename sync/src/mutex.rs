@@ -492,7 +492,7 @@ impl<T, R: fmt::Debug, K> fmt::Debug for Mutex<T, R, K> {
 
 impl<G> LockError<G> {
     /// The same error with another guard.
-    pub(crate) fn map<H>(self, wrap: impl FnOnce(G) -> H) -> LockError<H> {
+    pub fn map<H>(self, wrap: impl FnOnce(G) -> H) -> LockError<H> {
         match self {
             Self::OwnerDied(guard) => LockError::OwnerDied(wrap(guard)),
             Self::Poisoned(guard) => LockError::Poisoned(wrap(guard)),
