@@ -308,3 +308,151 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
 fn invalid(what: &'static str) -> Error {
     Error::Io { doing: what, source: io::Error::from(io::ErrorKind::InvalidData) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use rustix::process::{Resource, Rlimit};
+
+    use super::*;
+
+    fn frame(receiver: &mut Receiver, socket: &UnixStream) -> Frame {
+        match receiver.receive(socket.as_fd(), Blocking::Yes) {
+            Ok(Received::Frame(frame)) => frame,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect()
+    }
+
+    #[test]
+    fn frames_of_every_size_come_whole_and_in_order() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let lens = [0, 1, 17, INLINE_BYTES - 1, INLINE_BYTES, INLINE_BYTES + 1, 3 * STEP_BYTES + 5];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (kind, len) in (0..).zip(lens) {
+                    let body = bytes(len);
+                    let parts = body.split_at(len / 3);
+                    send(ours.as_fd(), kind, [parts.0, parts.1], &[]).unwrap();
+                }
+            });
+            let mut receiver = Receiver::default();
+            for (kind, len) in (0..).zip(lens) {
+                let frame = frame(&mut receiver, &theirs);
+                assert_eq!((frame.kind, frame.fds.len()), (kind, 0));
+                assert!(frame.body == bytes(len), "{len}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_large_frame_waits_for_no_reader() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        for _ in 0..10 {
+            send(ours.as_fd(), 1, [&bytes(1 << 20), &[]], &[]).unwrap();
+        }
+        let mut receiver = Receiver::default();
+        for _ in 0..10 {
+            assert_eq!(frame(&mut receiver, &theirs).body.len(), 1 << 20);
+        }
+    }
+
+    #[test]
+    fn descriptors_come_with_their_own_frame_however_many() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut receiver = Receiver::default();
+        for (count, len) in [(1, 0), (252, 5), (253, 5), (254, 0), (254, INLINE_BYTES + 1), (700, 100)] {
+            let fds = vec![theirs.as_fd(); count];
+            send(ours.as_fd(), 7, [&[], &[]], &[]).unwrap();
+            send(ours.as_fd(), 8, [&bytes(len), &[]], &fds).unwrap();
+            send(ours.as_fd(), 9, [&[1], &[2]], &fds[..1]).unwrap();
+            assert_eq!(frame(&mut receiver, &theirs).fds.len(), 0);
+            let received = frame(&mut receiver, &theirs);
+            assert_eq!((received.kind, received.fds.len()), (8, count));
+            assert!(received.body == bytes(len));
+            let last = frame(&mut receiver, &theirs);
+            assert_eq!((last.kind, last.body, last.fds.len()), (9, vec![1, 2], 1));
+        }
+    }
+
+    #[test]
+    fn what_comes_byte_by_byte_is_put_together_without_blocking() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let header = Header { kind: 3, is_in_memfd: false, fds: 0, len_bytes: 4 }.to_bytes();
+        let stream: Vec<u8> = header.into_iter().chain(*b"body").collect();
+        let mut receiver = Receiver::default();
+        for (i, byte) in stream.iter().enumerate() {
+            let pending = receiver.receive(theirs.as_fd(), Blocking::No).unwrap();
+            assert!(matches!(pending, Received::Pending), "{i}: {pending:?}");
+            send_all(ours.as_fd(), [&[*byte], &[], &[]], &[]).unwrap();
+        }
+        assert_eq!(frame(&mut receiver, &theirs).body, b"body");
+    }
+
+    #[test]
+    fn ends_between_frames_inside_them_and_before_they_were_read_are_told_apart() {
+        let end = |sent: &[u8], is_read: bool| {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            if !is_read {
+                send(theirs.as_fd(), 1, [b"never read", &[]], &[]).unwrap();
+            }
+            send_all(ours.as_fd(), [sent, &[], &[]], &[]).unwrap();
+            drop(ours);
+            Receiver::default().receive(theirs.as_fd(), Blocking::Yes).unwrap()
+        };
+        let header = Header { kind: 3, is_in_memfd: false, fds: 0, len_bytes: 4 }.to_bytes();
+        assert!(matches!(end(&[], true), Received::End));
+        assert!(matches!(end(&header[..5], true), Received::Torn));
+        assert!(matches!(end(&header, true), Received::Torn));
+        assert!(matches!(end(&[], false), Received::Unread));
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_an_error_and_no_signal() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let Err(Error::Io { source, .. }) = send(ours.as_fd(), 1, [&[], &[]], &[]) else { panic!("it is gone") };
+        assert!(is_gone(&source));
+    }
+
+    #[test]
+    fn hostile_headers_are_refused_and_reserve_nothing() {
+        let header = |fds, is_in_memfd, len_bytes| Header { kind: 1, is_in_memfd, fds, len_bytes }.to_bytes();
+        let mut other_magic = header(0, false, 0);
+        other_magic[1] ^= 0xFF;
+        let mut other_flags = header(0, false, 0);
+        other_flags[3] = 2;
+        for bytes in [other_magic, other_flags, header(0, false, u64::MAX), header(0, true, 9), header(1, true, 9)] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            send_all(ours.as_fd(), [&bytes, &[], &[]], &[]).unwrap();
+            assert!(Receiver::default().receive(theirs.as_fd(), Blocking::Yes).is_err(), "{bytes:?}");
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let short = spill([b"short", &[]]).unwrap();
+        send_all(ours.as_fd(), [&header(1, true, u64::MAX), &[], &[]], &[short.as_fd()]).unwrap();
+        assert!(Receiver::default().receive(theirs.as_fd(), Blocking::Yes).is_err());
+    }
+
+    #[test]
+    fn descriptors_above_the_limit_cost_their_frame_and_no_other() {
+        // The limit is the process's, and other tests run in it.
+        let child = crate::spawn(
+            |()| {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                send(ours.as_fd(), 1, [b"many", &[]], &vec![theirs.as_fd(); 300]).unwrap();
+                send(ours.as_fd(), 2, [b"none", &[]], &[]).unwrap();
+                let limit = rustix::process::getrlimit(Resource::Nofile);
+                rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(50), ..limit }).unwrap();
+                let mut receiver = Receiver::default();
+                let lost = receiver.receive(theirs.as_fd(), Blocking::Yes);
+                (matches!(lost, Err(Error::FdLimit)), frame(&mut receiver, &theirs).body)
+            },
+            (),
+        );
+        assert_eq!(child.unwrap().join().unwrap(), (true, b"none".to_vec()));
+    }
+}

@@ -153,6 +153,11 @@ impl<R> Process<R> {
         &self.socket
     }
 
+    /// It has closed its end before its call could be sent.
+    fn has_not_taken_its_call(&mut self) {
+        self.answer = Answer::Missing { is_unread: true };
+    }
+
     /// Its process id. The kernel may give it to another process once this one was waited for.
     #[must_use]
     pub fn id(&self) -> u32 {

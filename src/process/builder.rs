@@ -186,13 +186,15 @@ impl ProcessBuilder {
             }
         };
         reap::register(&child);
-        let process =
+        let mut process =
             Process::new(Arc::clone(&child), ours, order.sent, (started.stdout.take(), started.stderr.take()));
         let errand = Errand { call: order.call, birth, has_stdin: self.stdin.is_some() };
         let first = [family.as_fd(), parent.as_fd()];
         let stdin = self.stdin.as_ref().map(AsFd::as_fd);
         let fds: Vec<_> = first.into_iter().chain(stdin).chain(order.arguments.fds.iter().map(AsFd::as_fd)).collect();
-        send(process.socket(), &errand, &order.arguments.bytes, &fds)?;
+        if !send(process.socket(), &errand, &order.arguments.bytes, &fds)? {
+            process.has_not_taken_its_call();
+        }
         child.keep(order.arguments.sent());
         Ok(process)
     }
@@ -231,13 +233,13 @@ fn socket_pair() -> Result<(UnixStream, OwnedFd)> {
     Ok((reap::above_stdio(ours.into())?.into(), reap::above_stdio(theirs.into())?))
 }
 
-/// Step 5.
-fn send(socket: &UnixStream, errand: &Errand, arguments: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+/// Step 5; whether the child was there to get it.
+fn send(socket: &UnixStream, errand: &Errand, arguments: &[u8], fds: &[BorrowedFd<'_>]) -> Result<bool> {
     let errand = postcard::to_extend(errand, Vec::new())
         .map_err(|error| Error::Encode { type_name: "Errand", reason: CodecError(Codec::Postcard(error)) })?;
     match frame::send(socket.as_fd(), kind::CALL, [&errand, arguments], fds) {
         // It has died already: whoever joins it hears how.
-        Err(Error::Io { source, .. }) if frame::is_gone(&source) => Ok(()),
-        sent => sent,
+        Err(Error::Io { source, .. }) if frame::is_gone(&source) => Ok(false),
+        sent => sent.map(|()| true),
     }
 }

@@ -5,7 +5,11 @@ mod support;
 
 #[path = "process/ends.rs"]
 mod ends;
+#[path = "process/family.rs"]
+mod family;
 #[path = "process/leaks.rs"]
 mod leaks;
 #[path = "process/results.rs"]
 mod results;
+#[path = "process/surroundings.rs"]
+mod surroundings;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::thread;
 
+use crosslane::Domain;
 use crosslane::shm::{Mutex, Options};
 use crosslane::{ProcessBuilder, active_children, spawn};
 
@@ -94,4 +95,22 @@ fn a_child_shares_memory_with_its_family_only_if_it_asks_for_some() {
     let (untouched, used) = spawn(in_child, ()).unwrap().join().unwrap();
     assert_eq!(untouched, 0);
     assert!(used > 0);
+}
+
+#[test]
+fn whichever_process_of_a_family_and_whichever_thread_first_asks_for_memory_the_domain_is_one() {
+    fn domains(depth: u32) -> Vec<[u8; 16]> {
+        let mut found = Vec::new();
+        // Before this process has used any, and without telling which thread is the first.
+        if depth > 0 {
+            found = spawn(domains, depth - 1).unwrap().join().unwrap();
+        }
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| Domain::family().unwrap().id())).collect();
+            found.extend(threads.into_iter().map(|thread| thread.join().unwrap()));
+        });
+        found
+    }
+    let own = Domain::family().unwrap().id();
+    assert_eq!(domains(2), [own; 12]);
 }

@@ -1,0 +1,217 @@
+//! Processes that start processes, and what the end of one means for the others.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+use std::time::Instant;
+
+use crosslane::{Error, Process, ProcessBuilder, active_children, at_exit, current_process, parent_process, spawn};
+
+use crate::support::{LIMIT, forever, is_running, state, until};
+
+/// Starts `function`, which prints process ids, one a line; returns its handle and the ids.
+fn started(function: fn(()), lines: usize) -> (Process<()>, Vec<u32>) {
+    let mut child = ProcessBuilder::new().stdout(Stdio::piped()).spawn(function, ()).unwrap();
+    let output = BufReader::new(child.take_stdout().unwrap());
+    let pids: Vec<u32> = output.lines().take(lines).map(|line| line.unwrap().parse().unwrap()).collect();
+    assert_eq!(pids.len(), lines);
+    (child, pids)
+}
+
+fn print(pid: u32) {
+    println!("{pid}");
+    std::io::stdout().flush().unwrap();
+}
+
+/// Starts a child that never returns, and does so itself.
+fn parent_of_one(_: ()) {
+    let child = spawn(forever, ()).unwrap();
+    print(child.id());
+    forever(());
+}
+
+#[test]
+fn children_end_with_their_killed_parent() {
+    let (parent, pids) = started(parent_of_one, 1);
+    assert!(is_running(pids[0]));
+    let start = Instant::now();
+    parent.kill().unwrap();
+    until("the child has ended", || !is_running(pids[0]));
+    println!("the child has ended {:?} after its parent was killed", start.elapsed());
+}
+
+#[test]
+fn so_do_grandchildren_and_children_that_have_not_begun() {
+    fn tree(depth: u32) {
+        if depth > 0 {
+            let child = spawn(tree, depth - 1).unwrap();
+            print(child.id());
+            std::mem::forget(child);
+        }
+        forever(());
+    }
+    let (parent, pids) = started(|()| tree(3), 3);
+    // The last one may still be in its loader.
+    parent.kill().unwrap();
+    until("all have ended", || pids.iter().all(|pid| !is_running(*pid)));
+}
+
+#[test]
+fn a_copy_of_the_control_socket_keeps_nobody_alive() {
+    let (parent, pids) = started(
+        |()| {
+            let child = spawn(forever, ()).unwrap();
+            // SAFETY: the copy makes system calls only.
+            let copy = unsafe { libc::fork() };
+            if copy == 0 {
+                loop {
+                    // SAFETY: no arguments.
+                    unsafe { libc::pause() };
+                }
+            }
+            print(child.id());
+            print(copy.unsigned_abs());
+            forever(());
+        },
+        2,
+    );
+    parent.kill().unwrap();
+    until("the child has ended", || !is_running(pids[0]));
+    assert!(is_running(pids[1]), "the copy holds the socket until now");
+    let copy = rustix::process::Pid::from_raw(i32::try_from(pids[1]).unwrap()).unwrap();
+    assert!(copy.as_raw_nonzero().get() > 1);
+    rustix::process::kill_process(copy, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn children_end_with_a_parent_that_exits_and_forgets_them() {
+    let (mut parent, pids) = started(
+        |()| {
+            let child = spawn(forever, ()).unwrap();
+            print(child.id());
+            std::mem::forget(child);
+        },
+        1,
+    );
+    assert!(parent.wait_timeout(LIMIT).unwrap().expect("it ends").success());
+    until("the child has ended", || !is_running(pids[0]));
+}
+
+#[test]
+fn a_detached_child_outlives_its_killed_parent() {
+    fn orphan(_: ()) {
+        let parent = parent_process().expect("it was started by another process");
+        assert!(parent.join_timeout(LIMIT).unwrap());
+        assert!(!parent.is_alive());
+        print(std::process::id());
+    }
+    let mut parent = ProcessBuilder::new()
+        .stdout(Stdio::piped())
+        .spawn(
+            |()| {
+                let child = spawn(orphan, ()).unwrap();
+                print(child.id());
+                // At once: it may not have begun.
+                child.detach();
+                forever(());
+            },
+            (),
+        )
+        .unwrap();
+    let mut lines = BufReader::new(parent.take_stdout().unwrap()).lines();
+    let id = lines.next().unwrap().unwrap();
+    parent.kill().unwrap();
+    assert_eq!(lines.next().expect("the orphan lives").unwrap(), id);
+    assert!(lines.next().is_none());
+}
+
+#[test]
+fn the_end_of_the_thread_that_started_it_does_not_end_a_child() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let start = || {
+        let wait_for_end = |()| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+        ProcessBuilder::new().stdin(reader).spawn(wait_for_end, ()).unwrap()
+    };
+    let child = std::thread::spawn(start).join().unwrap();
+    drop(writer);
+    assert_eq!(child.join().unwrap(), 0);
+}
+
+#[test]
+fn depth_is_limited_and_the_error_says_so() {
+    fn deeper(_: ()) -> Result<u32, (u32, u32)> {
+        match spawn(deeper, ()) {
+            Ok(child) => child.join().unwrap().map(|below| below + 1),
+            Err(Error::TooDeep { depth, limit }) => Err((depth, limit)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(deeper(()), Err((33, 32)));
+}
+
+#[test]
+fn each_process_has_its_own_children() {
+    let in_child = |()| {
+        let own = spawn(forever, ()).unwrap();
+        let listed: Vec<u32> = active_children().iter().map(crosslane::ActiveChild::id).collect();
+        listed == [own.id()]
+    };
+    let other = spawn(forever, ()).unwrap();
+    assert!(spawn(in_child, ()).unwrap().join().unwrap());
+    drop(other);
+}
+
+#[test]
+fn exit_hooks_run_in_reverse_order_however_the_child_exits() {
+    fn run(end: u32) {
+        for n in 0..3 {
+            at_exit(move || println!("hook {n} of {}", current_process().name()));
+        }
+        at_exit(|| panic!("a hook that panics stops no other"));
+        match end {
+            0 => println!("returns"),
+            1 => panic!("panics"),
+            _ => std::process::exit(7),
+        }
+    }
+    for (end, said, code) in [(0, "returns\n", 0), (1, "", 1), (2, "", 7)] {
+        let builder = ProcessBuilder::new().name("tidy").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = builder.spawn(run, end).unwrap();
+        let output = std::io::read_to_string(child.take_stdout().unwrap()).unwrap();
+        assert_eq!(output, format!("{said}hook 2 of tidy\nhook 1 of tidy\nhook 0 of tidy\n"));
+        child.wait().unwrap();
+        assert_eq!(child.exit_code(), Some(code));
+    }
+}
+
+#[test]
+fn a_raw_fork_of_the_parent_has_no_children_and_ends_none() {
+    let in_child = |()| {
+        let mut child = spawn(forever, ()).unwrap();
+        at_exit(|| println!("once"));
+        // SAFETY: this thread goes on alone in the copy, which drops the handle and exits.
+        let copy = unsafe { libc::fork() };
+        if copy == 0 {
+            drop(child);
+            assert!(active_children().is_empty());
+            std::process::exit(0);
+        }
+        let copy = rustix::process::Pid::from_raw(copy).unwrap();
+        let (_, status) = rustix::process::waitpid(Some(copy), rustix::process::WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(0));
+        let is_alive = child.is_alive();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        (is_alive, child.exit_code())
+    };
+    let mut child = ProcessBuilder::new().stdout(Stdio::piped()).spawn(in_child, ()).unwrap();
+    let output = std::io::read_to_string(child.take_stdout().unwrap()).unwrap();
+    assert_eq!(child.join().unwrap(), (true, Some(-9)));
+    assert_eq!(output, "once\n");
+}
+
+#[test]
+fn a_dead_child_is_no_zombie_once_it_was_looked_at() {
+    let child = spawn(|()| (), ()).unwrap();
+    until("it has ended", || !child.is_alive());
+    assert_eq!(state(child.id()), None);
+}
