@@ -119,6 +119,11 @@ pub enum Error {
     PoolClosed,
     /// The pool has ended, because its workers do not come up; why the last one did not.
     NoWorkers(Arc<Error>),
+    /// A message is longer than the buffer that was given for it. It is still there.
+    BufferTooShort {
+        /// The message's length.
+        needed_bytes: u64,
+    },
     /// The time is up. Nothing was consumed.
     TimedOut,
     /// Nothing is there now. Nothing was waited for.
@@ -220,11 +225,6 @@ pub struct PanicReport {
 }
 
 impl Error {
-    /// The last error of the operating system, out of what was to do.
-    pub(crate) fn last_os(doing: &'static str) -> Self {
-        Self::Io { doing, source: io::Error::last_os_error() }
-    }
-
     /// For `map_err`: as [`io`](Self::io), and [`FdLimit`](Self::FdLimit) where a limit on open files was met.
     pub(crate) fn os<E: Into<io::Error>>(doing: &'static str) -> impl Fn(E) -> Self {
         move |source| match source.into() {
@@ -299,6 +299,9 @@ impl fmt::Display for Error {
             Self::Cancelled => f.write_str("cancelled"),
             Self::PoolClosed => f.write_str("the pool takes no more work"),
             Self::NoWorkers(cause) => write!(f, "the pool's workers do not come up: {cause}"),
+            Self::BufferTooShort { needed_bytes } => {
+                write!(f, "the message has {needed_bytes} bytes, more than the buffer")
+            }
             Self::TimedOut => f.write_str("timed out"),
             Self::Empty => f.write_str("nothing is there"),
             Self::Full => f.write_str("there is no room"),

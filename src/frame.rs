@@ -123,6 +123,15 @@ pub(crate) fn send(socket: BorrowedFd<'_>, kind: u8, parts: [&[u8]; 2], fds: &[B
     send_parts(socket, header(kind, true, fds.len(), len_bytes)?, [&[], &[]], &fds)
 }
 
+/// Sends a frame that is nothing but its kind, unless the socket's buffer is full: then its receiver has enough to look at.
+/// Does not block; that the peer is gone is for the receiver to see.
+pub(crate) fn signal(socket: BorrowedFd<'_>, kind: u8) {
+    let header = Header { kind, is_in_memfd: false, fds: 0, len_bytes: 0 };
+    // As few bytes as these go whole or not at all.
+    while rustix::net::send(socket, &header.to_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) == Err(Errno::INTR) {
+    }
+}
+
 fn header(kind: u8, is_in_memfd: bool, fds: usize, len_bytes: usize) -> Result<Header, Error> {
     let fds = u32::try_from(fds).map_err(|_| Error::FdLimit)?;
     Ok(Header { kind, is_in_memfd, fds, len_bytes: len_bytes as u64 })
@@ -215,6 +224,11 @@ impl Receiver {
                 Err(error) => return Err(Error::os("receive a frame")(error)),
             }
         }
+    }
+
+    /// Whether no frame has been received in part.
+    pub(crate) fn is_between_frames(&self) -> bool {
+        self.have == 0
     }
 
     /// The header, if all of it is there.

@@ -6,16 +6,17 @@ pub use {crosslane_shm as shm, crosslane_sync as sync};
 
 pub mod array;
 mod blob;
-#[expect(dead_code, reason = "what uses it is on its way")]
 mod error;
 mod frame;
 pub mod lock;
 mod owned;
+mod pipe;
 mod place;
 mod pool;
 mod process;
 pub mod queue;
 mod value;
+mod wait;
 mod wire;
 
 pub use array::Array;
@@ -24,6 +25,7 @@ pub use error::{CodecError, Error, PanicReport, Result, UnsplitReason};
 pub use lock::{Barrier, BoundedSemaphore, Condvar, Event, Lock, Mutex, Once, RLock, RwLock, Semaphore};
 pub use lock::{LockError, MutexGuard};
 pub use owned::{ArrayPart, OwnedArray, UnsplitError};
+pub use pipe::{Connection, Descriptor, Receiver, Sender, pipe, pipe_with_capacity};
 pub use pool::{
     AsCompleted, Executor, Imap, ImapUnordered, Job, JobWith, Pool, PoolBuilder, Task, WaitFor, as_completed,
     wait_tasks,
@@ -34,6 +36,7 @@ pub use process::{
 };
 pub use queue::{Queue, SimpleQueue};
 pub use value::Value;
+pub use wait::{Waitable, wait};
 pub use wire::Portable;
 
 #[doc(inline)]

@@ -36,7 +36,7 @@ pub use simple::SimpleQueue;
 /// each value goes to one of them. First in, first out for each producer.
 ///
 /// A clone is the same queue, and so is what arrives when it is handed to another process: as an argument or result, or
-/// through a `Connection`.
+/// through a [`Connection`](crate::Connection).
 ///
 /// There is no thread and no pipe behind it: `put` copies the value into memory that all of them share and returns when it
 /// is there, so it outlives its producer, and nobody's exit waits for anybody. A message has room for as many bytes as the

@@ -25,6 +25,9 @@ use self::deeds::Deeds;
 use crate::blob;
 use crate::error::{Codec, CodecError, Error, Result};
 
+/// Memory that a thread keeps for its next message, in bytes at most.
+const MAX_SCRATCH_BYTES: usize = 1 << 20;
+
 /// What may travel between processes: anything that serde can write and read back.
 ///
 /// Handles (`Queue`, `Lock`, `Connection`, ...) are among it, and travel with the descriptor that they need.
@@ -58,6 +61,11 @@ pub(crate) trait Moved: fmt::Debug + Send + Sync {
 pub(crate) struct InTransit(Vec<Box<dyn Moved>>);
 
 impl Parcel {
+    /// Whether it is nothing but its bytes.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.fds.is_empty() && self.moved.is_empty()
+    }
+
     /// To be called when the parcel has left.
     pub(crate) fn sent(mut self) -> InTransit {
         self.depart()
@@ -151,16 +159,20 @@ impl Drop for Carrying {
 
 /// Packs a message to one process. Nothing has happened to the handles in it until [`Parcel::sent`].
 pub(crate) fn pack<T: Portable>(value: &T) -> Result<Parcel> {
-    pack_by(Carrier::Message, value)
+    pack_by(Carrier::Message, Vec::new(), value)
+}
+
+/// As [`pack`], with the value's bytes behind those that `bytes` has.
+pub(crate) fn pack_behind<T: Portable>(bytes: Vec<u8>, value: &T) -> Result<Parcel> {
+    pack_by(Carrier::Message, bytes, value)
 }
 
 /// As [`pack`], for a message of which several processes get a copy: a handle of which there is only one is refused.
 pub(crate) fn pack_for_several<T: Portable>(value: &T) -> Result<Parcel> {
-    pack_by(Carrier::Several, value)
+    pack_by(Carrier::Several, Vec::new(), value)
 }
 
-fn pack_by<T: Portable>(carrier: Carrier, value: &T) -> Result<Parcel> {
-    let mut bytes = Vec::new();
+fn pack_by<T: Portable>(carrier: Carrier, mut bytes: Vec<u8>, value: &T) -> Result<Parcel> {
     let outer = OUTGOING.replace(Outgoing::new());
     let encoded = {
         let _carrying = Carrying::begin(carrier);
@@ -209,6 +221,30 @@ pub(crate) fn unpack_many<O>(fds: Vec<OwnedFd>, f: impl FnOnce() -> O) -> O {
 pub(crate) fn pack_for_queue<T: Portable>(value: &T, out: &mut Vec<u8>) -> Result<()> {
     let _carrying = Carrying::begin(Carrier::Queue);
     encode(value, out)
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Memory to encode into. A value whose `serialize` puts something into a queue itself gets other memory.
+pub(crate) struct Scratch(pub(crate) Vec<u8>);
+
+impl Scratch {
+    pub(crate) fn take() -> Self {
+        Self(SCRATCH.take())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mut memory = std::mem::take(&mut self.0);
+        if memory.capacity() <= MAX_SCRATCH_BYTES {
+            memory.clear();
+            // At the end of the thread there is no place to keep it any more.
+            let _ = SCRATCH.try_with(|scratch| scratch.set(memory));
+        }
+    }
 }
 
 /// The value that `bytes` and the descriptors beside them are.
@@ -360,7 +396,7 @@ fn may_travel<E: serde::ser::Error>(handle: &'static str) -> Result<(), E> {
     }
 }
 
-fn refuse_to_go<E: serde::ser::Error>(why: Error) -> E {
+pub(crate) fn refuse_to_go<E: serde::ser::Error>(why: Error) -> E {
     let text = why.to_string();
     REFUSAL.set(Some(why));
     E::custom(text)

@@ -12,10 +12,18 @@
 //!
 //! Close ([`EndWord::close`]): CAS(me -> CLOSED), after the last item was published.
 //!
+//! Hand over, to a process that is sent the end by other means:
+//! 1. [`EndWord::hand_over`]: CAS(me -> me); from here on the sender only withdraws;
+//! 2. the message, with the sender's id;
+//! 3. [`EndWord::take_over`], in the receiver: CAS(sender -> me), and rebuild the position.
+//! 4. The receiver is proven dead: the sender withdraws, which is `close`. One of 3 and 4 succeeds. Who can get an end back
+//!    that it handed over has to count the claims: see [`record`](crate::record).
+//!
 //! # Orderings
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
 //! | `end.word` | CAS in `close` | load in `peer`, CAS in `claim` | everything that the closing end did to the ring | `end` |
+//! | `end.handed` | CAS in `hand_over` | CAS in `take_over` | everything that the sender did to the ring | `end` |
 //!
 //! A dead owner's stores are visible through the proof of death ([`Liveness::is_dead`]).
 //!
@@ -26,6 +34,8 @@
 //! | 2 and 3, or while it holds the end | an owner that is proven dead: the next claimant takes over, a waiting peer gets `PeerDied` |
 //! | last item and close | the same |
 //! | close and the peer's wake | `CLOSED`; a sleeping peer sees it when its slice ends |
+//! | hand over 1 and 3, the sender | an owner that is proven dead, until the receiver takes the end over |
+//! | hand over 1 and 3, the receiver | the sender's end; 4 closes it |
 
 use crate::owner::OwnerId;
 use crate::prim::{AtomicU32, Ordering};
@@ -63,6 +73,8 @@ pub enum End {
 pub enum ClaimError {
     /// A living participant holds the end; it may be this process.
     EndTaken(OwnerId),
+    /// The end was to be taken over, and is nobody's: who sent it has closed it.
+    Withdrawn,
     /// This process is a raw `fork()` child and has not joined the domain itself.
     Forked,
     /// The shared words hold what no process writes that keeps to the protocol.
@@ -73,6 +85,7 @@ impl core::fmt::Display for ClaimError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::EndTaken(owner) => write!(f, "the end is held by {owner}, which lives"),
+            Self::Withdrawn => f.write_str("the end was closed by the process that sent it"),
             Self::Forked => f.write_str("this process is a fork child that has not joined"),
             Self::Corrupt => f.write_str("the shared words of the ring are corrupt"),
         }
@@ -122,6 +135,36 @@ impl EndWord {
         // ORDERING end.word: Release. Pairs with the Acquires in `peer` and `claim`.
         // Publishes everything that this end did to the ring. Failure: Relaxed, nothing is read.
         let _ = self.0.compare_exchange(me.to_word(), CLOSED, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Says that the end, which is `me`'s, goes to whoever [takes it over](Self::take_over) from `me`, which then does no
+    /// more with it than to close it if that one is proven dead. `false` if `me` does not hold it.
+    pub fn hand_over(&self, me: OwnerId) -> bool {
+        // ORDERING end.handed: Release. Pairs with the Acquire in `take_over`.
+        // Publishes everything that this end did to the ring. Failure: Relaxed, nothing is read.
+        self.0.compare_exchange(me.to_word(), me.to_word(), Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes the end over from `from`, which has [handed it over](Self::hand_over) and may be dead by now. Does not block.
+    ///
+    /// # Errors
+    /// [`ClaimError::EndTaken`] if somebody else holds it, [`ClaimError::Withdrawn`] if nobody does,
+    /// [`ClaimError::Forked`], [`ClaimError::Corrupt`].
+    ///
+    /// # Crash
+    /// A process killed inside leaves the end as it was, or owned by a dead participant.
+    pub fn take_over<L: Liveness>(&self, from: OwnerId, life: &L) -> Result<(), ClaimError> {
+        let me = life.me().ok_or(ClaimError::Forked)?;
+        // ORDERING end.handed: Acquire. Pairs with the Release in `hand_over`: the sender's last steps are visible to the
+        // rebuild of the position. Failure: Relaxed, only to say why.
+        match self.0.compare_exchange(from.to_word(), me.to_word(), Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Ok(()),
+            Err(seen) => Err(match decode(seen) {
+                End::Owned(owner) => ClaimError::EndTaken(owner),
+                End::Vacant | End::Closed => ClaimError::Withdrawn,
+                End::Corrupt => ClaimError::Corrupt,
+            }),
+        }
     }
 
     /// What the other side sees of this end.

@@ -145,9 +145,8 @@ impl EventWord {
         wait: &W,
         ready: impl FnOnce() -> bool,
     ) -> Slept {
-        // ORDERING: Relaxed. `heavy` orders it before the second look.
-        let word = self.0.fetch_or(SLEEPERS, Ordering::Relaxed) | SLEEPERS;
-        let slice = if heavy(mode, wait) { slice } else { Slice::Short };
+        let (word, is_ordered) = self.announced(mode, wait);
+        let slice = if is_ordered { slice } else { Slice::Short };
         if ready() {
             return Slept::Ready;
         }
@@ -159,6 +158,19 @@ impl EventWord {
 }
 
 impl EventWord {
+    /// Steps 2 and 3 alone, for a waiter that looks again and then sleeps on something else, which its wakers' `Wait::wake`
+    /// rings (see [`bell`](crate::bell)). `false`: a waker may miss it, so it sleeps in short slices.
+    pub fn announce<W: Wait>(&self, mode: WakeMode, wait: &W) -> bool {
+        self.announced(mode, wait).1
+    }
+
+    /// Steps 2 and 3: the word as it then is, and whether the fence orders every waker.
+    fn announced<W: Wait>(&self, mode: WakeMode, wait: &W) -> (u32, bool) {
+        // ORDERING: Relaxed. `heavy` orders it before the second look.
+        let word = self.0.fetch_or(SLEEPERS, Ordering::Relaxed) | SLEEPERS;
+        (word, heavy(mode, wait))
+    }
+
     /// Sleeps at most a short slice (1 ms) and until the word is bumped, without announcing it: for who may not write the
     /// word, and so is woken only by luck.
     pub fn doze<W: Wait>(&self, deadline: W::Deadline, wait: &W) -> Slept {

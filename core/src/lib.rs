@@ -82,6 +82,7 @@ compile_error!("--cfg crosslane_loom needs feature `loom` of crosslane-core");
 
 #[cfg(target_has_atomic = "64")]
 pub mod array;
+pub mod bell;
 #[cfg(target_has_atomic = "64")]
 pub mod call;
 pub mod end;

@@ -35,6 +35,9 @@
 //! predecessor read and did not release comes again: delivery is *at least once* across a reader's death, and exactly
 //! once otherwise.
 //!
+//! An end that is handed over: `end.rs`, and `handover.rs` for an end that comes back. A reader that waits for several
+//! things at once: `bell.rs`.
+//!
 //! # Orderings
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
@@ -58,6 +61,7 @@
 #![allow(unsafe_code)]
 
 mod error;
+mod handover;
 mod reader;
 mod writer;
 
@@ -65,12 +69,15 @@ use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
+use crate::bell::BellWord;
 use crate::end::{ClaimError, End, EndWord};
 use crate::event::EventWord;
-use crate::prim::{AtomicU64, Ordering, WORD_BYTES, Word, copy_in, copy_out};
+use crate::owner::OwnerId;
+use crate::prim::{AtomicU32, AtomicU64, Ordering, WORD_BYTES, Word, copy_in, copy_out};
 use crate::wait::{Liveness, Slice, Wait, WakeMode};
 
 pub use error::{PopError, PushError, RingError};
+pub use handover::Handover;
 pub use reader::{HeldBatch, ReadBatch, Reader, RecordRef};
 pub use writer::{Reservation, WriteBatch, Writer};
 
@@ -92,6 +99,10 @@ struct Side {
     end: EndWord,
     /// What the end sleeps on.
     event: EventWord,
+    /// Whether it sleeps elsewhere.
+    bell: BellWord,
+    /// How often the end was claimed or taken over. Wraps.
+    claims: AtomicU32,
 }
 
 /// The reader's released position, on a line of its own.
@@ -116,6 +127,8 @@ const _: () = {
     assert!(core::mem::offset_of!(Header, head) == 256);
     assert!(core::mem::offset_of!(Side, end) == 0);
     assert!(core::mem::offset_of!(Side, event) == 4);
+    assert!(core::mem::offset_of!(Side, bell) == 8);
+    assert!(core::mem::offset_of!(Side, claims) == 12);
     assert!(size_of::<Word>() == WORD_BYTES);
 };
 
@@ -265,6 +278,48 @@ impl<'m> Ring<'m> {
     /// A process killed inside leaves the end to the next claimant.
     pub fn reader<E: Wait + Liveness>(&self, env: E) -> Result<Reader<'m, E>, ClaimError> {
         Reader::claim(*self, env)
+    }
+
+    /// Takes the writer's end over from `from`, which has [handed it over](Writer::hand_over). Does not block.
+    ///
+    /// # Errors
+    /// [`ClaimError`]: the end is not `from`'s any more, this is a fork child, or the shared words make no sense.
+    ///
+    /// # Safety
+    /// If this process is `from`: the [`Writer`] that was handed over is not used any more, but to be left.
+    ///
+    /// # Crash
+    /// A process killed inside leaves the end to `from`, or to the next claimant.
+    pub unsafe fn take_over_writer<E: Wait + Liveness>(
+        &self,
+        from: OwnerId,
+        env: E,
+    ) -> Result<Writer<'m, E>, ClaimError> {
+        Writer::take_over(*self, from, env)
+    }
+
+    /// Takes the reader's end over from `from`, which has [handed it over](Reader::hand_over). Does not block.
+    ///
+    /// # Errors
+    /// [`ClaimError`]: the end is not `from`'s any more, this is a fork child, or the shared words make no sense.
+    ///
+    /// # Safety
+    /// If this process is `from`: the [`Reader`] that was handed over is not used any more, but to be left.
+    ///
+    /// # Crash
+    /// A process killed inside leaves the end to `from`, or to the next claimant.
+    pub unsafe fn take_over_reader<E: Wait + Liveness>(
+        &self,
+        from: OwnerId,
+        env: E,
+    ) -> Result<Reader<'m, E>, ClaimError> {
+        Reader::take_over(*self, from, env)
+    }
+
+    /// The reader's bell, for the writer's surroundings: see [`bell`](crate::bell).
+    #[must_use]
+    pub fn reader_bell(&self) -> &'m BellWord {
+        &self.header().reader.bell
     }
 
     /// The longest record, in bytes: the capacity less two length words. It fits when the ring is empty.

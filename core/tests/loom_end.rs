@@ -146,3 +146,51 @@ fn a_claimant_paused_while_the_index_is_reused_leaves_the_new_owner_alone() {
         assert_eq!(world.end.peer(), End::Owned(if first { other } else { reborn }));
     });
 }
+
+/// The message that names the end orders nothing by itself here.
+#[test]
+fn who_takes_over_sees_what_the_sender_did() {
+    check("end.handed", None, 22, || {
+        let world = World::new();
+        let message = Arc::new(AtomicU32::new(0));
+        world.claim(0).unwrap();
+        let sender = {
+            let (world, message) = (world.clone(), message.clone());
+            thread::spawn(move || {
+                world.done.store(1, Ordering::Relaxed);
+                assert!(world.end.hand_over(world.process(0).id()));
+                message.store(1, Ordering::Relaxed);
+            })
+        };
+        if message.load(Ordering::Relaxed) == 1 {
+            let me = world.process(1);
+            world.end.take_over(world.process(0).id(), &me).unwrap();
+            assert_eq!(world.done.load(Ordering::Relaxed), 1);
+            assert_eq!(world.end.peer(), End::Owned(me.id()));
+        }
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn an_end_is_taken_over_or_withdrawn() {
+    check("end.withdrawn", None, 9, || {
+        let world = World::new();
+        world.claim(0).unwrap();
+        let (from, receiver) = (world.process(0).id(), world.process(1));
+        assert!(world.end.hand_over(from));
+        let taking = {
+            let (world, receiver) = (world.clone(), receiver.clone());
+            thread::spawn(move || world.end.take_over(from, &receiver))
+        };
+        world.end.close(from);
+        match taking.join().unwrap() {
+            Ok(()) => assert_eq!(world.end.peer(), End::Owned(receiver.id())),
+            Err(error) => {
+                assert_eq!((error, world.end.peer()), (ClaimError::Withdrawn, End::Closed));
+                assert_eq!(world.end.take_over(from, &world.process(2)), Err(ClaimError::Withdrawn));
+            }
+        }
+        assert!(!world.end.hand_over(from));
+    });
+}

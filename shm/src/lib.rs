@@ -53,6 +53,7 @@ compile_error!("crosslane-shm needs Linux: memfds, O_TMPFILE and open file descr
 pub mod adopted;
 pub mod anonymous;
 pub mod array;
+pub mod bell;
 pub mod calls;
 pub mod content;
 pub mod domain;
@@ -84,6 +85,7 @@ mod takeover;
 pub mod view;
 
 pub use array::{Array, ArrayView};
+pub use bell::{Bell, Belled};
 pub use calls::Calls;
 pub use content::{Content, Expected, Kind};
 pub use domain::{Domain, DomainError, Probe};

@@ -8,9 +8,10 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crosslane_core::end::{ClaimError, End};
-use crosslane_core::record::{self, Ring};
-use crosslane_core::{Trust, Trusted, Untrusted, WakeMode};
+use crosslane_core::record::{self, Handover, Ring};
+use crosslane_core::{OwnerId, Trust, Trusted, Untrusted, WakeMode};
 
+use crate::bell::{Bell, Belled};
 use crate::content::{Content, Expected, Kind};
 use crate::env::Env;
 use crate::name::Name;
@@ -24,6 +25,8 @@ use crate::slab::{self, Carve, ObjectId, Slab};
 pub type Writer<K = Untrusted> = record::Writer<'static, Env, K>;
 /// The reader's end; keeps the segment mapped.
 pub type Reader<K = Untrusted> = record::Reader<'static, Env, K>;
+/// A writer's end that rings a bell as well: see [`Record::belled_writer`].
+pub type BelledWriter<B> = record::Writer<'static, Belled<B>, Trusted>;
 
 /// A ring of byte records of any length in shared memory, with one writer and one reader in any two processes.
 ///
@@ -211,6 +214,70 @@ impl Record<Trusted> {
     pub fn reader(&self) -> Result<Reader<Trusted>, ClaimError> {
         // SAFETY: an anonymous segment, whose memory goes only to processes of one's own family.
         Ok(unsafe { self.claim_reader()?.trust_peers() })
+    }
+}
+
+impl Record<Trusted> {
+    /// As [`writer`](Self::writer), and its wakes ring the [bell](crosslane_core::bell) of a reader that
+    /// [listens](record::Reader::listen).
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn belled_writer<B: Bell>(&self, ringer: B) -> Result<BelledWriter<B>, ClaimError> {
+        let (ring, env) = self.belled(ringer)?;
+        // SAFETY: an anonymous segment, whose memory goes only to processes of one's own family.
+        Ok(unsafe { ring.writer(env)?.trust_peers() })
+    }
+
+    /// Takes the writer's end over from `from`, which has [handed it over](record::Writer::hand_over); as
+    /// [`belled_writer`](Self::belled_writer). Does not block.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    ///
+    /// # Safety
+    /// As [`Ring::take_over_writer`].
+    pub unsafe fn take_over_writer<B: Bell>(&self, from: OwnerId, ringer: B) -> Result<BelledWriter<B>, ClaimError> {
+        let (ring, env) = self.belled(ringer)?;
+        // SAFETY: the caller's contract.
+        let writer = unsafe { ring.take_over_writer(from, env) }?;
+        // SAFETY: as in `belled_writer`.
+        Ok(unsafe { writer.trust_peers() })
+    }
+
+    /// Takes the reader's end over from `from`, which has [handed it over](record::Reader::hand_over). Does not block.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    ///
+    /// # Safety
+    /// As [`Ring::take_over_reader`].
+    pub unsafe fn take_over_reader(&self, from: OwnerId) -> Result<Reader<Trusted>, ClaimError> {
+        let (ring, env) = self.parts()?;
+        // SAFETY: the caller's contract.
+        let reader = unsafe { ring.take_over_reader(from, env) }?;
+        // SAFETY: as in `belled_writer`.
+        Ok(unsafe { reader.trust_peers() })
+    }
+
+    /// Closes the writer's end, which this process handed over to one that is proven dead: see [`Ring::withdraw_writer`].
+    pub fn withdraw_writer(&self, handover: Handover) {
+        if let Ok((ring, env)) = self.parts() {
+            ring.withdraw_writer(handover, &env);
+        }
+    }
+
+    /// Closes the reader's end, which this process handed over to one that is proven dead: see [`Ring::withdraw_reader`].
+    pub fn withdraw_reader(&self, handover: Handover) {
+        if let Ok((ring, env)) = self.parts() {
+            ring.withdraw_reader(handover, &env);
+        }
+    }
+
+    fn belled<B: Bell>(&self, ringer: B) -> Result<(Ring<'static>, Belled<B>), ClaimError> {
+        let (ring, env) = self.parts()?;
+        // The bell lies in the memory that the env keeps mapped.
+        Ok((ring, Belled::new(env, ring.reader_bell(), ringer)))
     }
 }
 

@@ -4,7 +4,6 @@
 //! A value is encoded into memory of this thread before a slot is claimed: an encoding error leaves the queue as it was,
 //! and nobody waits behind a value that takes long to encode. A value that *is* its bytes is copied from where it is.
 
-use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -29,9 +28,6 @@ const SLOT_OVERHEAD_BYTES: usize = 16;
 const LINE_BYTES: usize = 64;
 /// What the encoding of a value that owns no memory may add to twice its size: tags, lengths, texts of dates.
 const SPARE_BYTES: usize = 32;
-
-/// Memory that a thread keeps for its next message, in bytes at most.
-const MAX_SCRATCH_BYTES: usize = 1 << 20;
 
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +79,7 @@ impl<T: Portable> Channel<T> {
     }
 
     fn encode_and_push(&self, value: &T, patience: Patience) -> Result<()> {
-        let mut scratch = Scratch::take();
+        let mut scratch = wire::Scratch::take();
         wire::pack_for_queue(value, &mut scratch.0)?;
         self.push(&scratch.0, patience)
     }
@@ -151,30 +147,6 @@ impl<T> Clone for Channel<T> {
 impl<T> fmt::Debug for Channel<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.messages.fmt(f)
-    }
-}
-
-thread_local! {
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// Memory to encode into. A value whose `serialize` puts something into a queue itself gets other memory.
-struct Scratch(Vec<u8>);
-
-impl Scratch {
-    fn take() -> Self {
-        Self(SCRATCH.take())
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let mut memory = std::mem::take(&mut self.0);
-        if memory.capacity() <= MAX_SCRATCH_BYTES {
-            memory.clear();
-            // At the end of the thread there is no place to keep it any more.
-            let _ = SCRATCH.try_with(|scratch| scratch.set(memory));
-        }
     }
 }
 

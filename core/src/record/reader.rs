@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::time::Duration;
 
-use super::{Corrupt, LENGTH_BYTES, PopError, Ring, WORD_BYTES, behind, slice_behind};
+use super::{Corrupt, Handover, LENGTH_BYTES, PopError, Ring, WORD_BYTES, behind, slice_behind};
 use crate::end::{ClaimError, End};
 use crate::event::Slept;
 use crate::owner::OwnerId;
@@ -32,6 +32,17 @@ impl<'m, E: Wait + Liveness> Reader<'m, E> {
     pub(super) fn claim(ring: Ring<'m>, env: E) -> Result<Self, ClaimError> {
         let me = env.me().ok_or(ClaimError::Forked)?;
         ring.header().reader.end.claim(&env)?;
+        ring.header().reader.count_claim();
+        Self::claimed(ring, env, me)
+    }
+
+    pub(super) fn take_over(ring: Ring<'m>, from: OwnerId, env: E) -> Result<Self, ClaimError> {
+        let me = env.me().ok_or(ClaimError::Forked)?;
+        ring.header().reader.take_over(from, &env)?;
+        Self::claimed(ring, env, me)
+    }
+
+    fn claimed(ring: Ring<'m>, env: E, me: OwnerId) -> Result<Self, ClaimError> {
         // From here on a failure drops the reader and so closes the end.
         let mut reader = Self { ring, env, me, position: 0, released: 0, holds: false, trust: PhantomData };
         reader.position = ring.find_head()?;
@@ -149,10 +160,45 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
         self.look() == Ok(None)
     }
 
+    /// Hangs this end's [bell](crate::bell), announces a sleeper and looks again: whether a read would find a record, or the
+    /// end of them. If not, the caller sleeps until it is rung, or a slice is over; in any case it calls
+    /// [`stop_listening`](Self::stop_listening) then. A dead writer is not looked for.
+    #[must_use]
+    pub fn listen(&self) -> bool {
+        let side = &self.ring.header().reader;
+        side.bell.hang();
+        side.event.announce(self.ring.mode, &self.env);
+        self.look() != Ok(None) || self.ring.header().writer.end.looks_closed()
+    }
+
+    /// Takes the bell down.
+    pub fn stop_listening(&self) {
+        self.ring.header().reader.bell.take_down();
+    }
+
     /// Bytes that records and their length words had taken before the next one to be read, by this process and those before it.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Says that the end goes to the process that [takes it over](super::Ring::take_over_reader). Until then it is this
+    /// one's, which uses it no more, and in the end [leaves](Self::leave) it.
+    ///
+    /// # Errors
+    /// [`ClaimError::Forked`], [`ClaimError::Corrupt`].
+    pub fn hand_over(&self) -> Result<Handover, ClaimError> {
+        if self.forked() {
+            return Err(ClaimError::Forked);
+        }
+        self.ring.header().reader.hand_over(self.me)
+    }
+
+    /// Drops this value and leaves the end as it is: to the process that it was handed over to.
+    pub fn leave(self) {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped, so the environment is dropped exactly once.
+        unsafe { core::ptr::drop_in_place(&raw mut this.env) };
     }
 
     /// The same end, allowed to lend references into the ring.

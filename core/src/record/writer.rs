@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::time::Duration;
 
-use super::{Corrupt, LENGTH_BYTES, PushError, Ring, WORD_BYTES, behind, slice_behind};
+use super::{Corrupt, Handover, LENGTH_BYTES, PushError, Ring, WORD_BYTES, behind, slice_behind};
 use crate::end::{ClaimError, End};
 use crate::event::Slept;
 use crate::owner::OwnerId;
@@ -32,6 +32,17 @@ impl<'m, E: Wait + Liveness> Writer<'m, E> {
     pub(super) fn claim(ring: Ring<'m>, env: E) -> Result<Self, ClaimError> {
         let me = env.me().ok_or(ClaimError::Forked)?;
         ring.header().writer.end.claim(&env)?;
+        ring.header().writer.count_claim();
+        Self::claimed(ring, env, me)
+    }
+
+    pub(super) fn take_over(ring: Ring<'m>, from: OwnerId, env: E) -> Result<Self, ClaimError> {
+        let me = env.me().ok_or(ClaimError::Forked)?;
+        ring.header().writer.take_over(from, &env)?;
+        Self::claimed(ring, env, me)
+    }
+
+    fn claimed(ring: Ring<'m>, env: E, me: OwnerId) -> Result<Self, ClaimError> {
         // From here on a failure drops the writer and so closes the end.
         let mut writer = Self { ring, env, me, tail: 0, released: 0, unannounced: false, trust: PhantomData };
         writer.tail = ring.find_tail()?;
@@ -127,6 +138,25 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
     #[must_use]
     pub fn position(&self) -> u64 {
         self.tail
+    }
+
+    /// Says that the end goes to the process that [takes it over](super::Ring::take_over_writer). Until then it is this
+    /// one's, which uses it no more, and in the end [leaves](Self::leave) it.
+    ///
+    /// # Errors
+    /// [`ClaimError::Forked`], [`ClaimError::Corrupt`].
+    pub fn hand_over(&self) -> Result<Handover, ClaimError> {
+        if self.forked() {
+            return Err(ClaimError::Forked);
+        }
+        self.ring.header().writer.hand_over(self.me)
+    }
+
+    /// Drops this value and leaves the end as it is: to the process that it was handed over to.
+    pub fn leave(self) {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped, so the environment is dropped exactly once.
+        unsafe { core::ptr::drop_in_place(&raw mut this.env) };
     }
 
     /// The same end, allowed to lend references into the ring.

@@ -1,0 +1,455 @@
+//! The two halves of an end.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crosslane_core::end::{ClaimError, End};
+use crosslane_core::record::{PopError, PushError, RecordRef};
+use crosslane_core::{Liveness, Trusted};
+use crosslane_sync::Deadline;
+
+use super::link::{Half, Link, Ringer};
+use crate::blob;
+use crate::error::{Error, Result};
+use crate::place::Placed;
+use crate::shm::record::{BelledWriter, Reader};
+use crate::shm::{Env, OpenError, Record};
+use crate::wire::{self, InTransit, Parcel, Portable};
+
+/// Bytes in front of each message: the tag of its descriptors, or 0.
+const TAG_BYTES: usize = 8;
+
+pub(super) const HANDLE: &str = "Connection";
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Patience {
+    Try,
+    Timeout(Duration),
+    Forever,
+}
+
+impl Patience {
+    fn deadline(self) -> Deadline {
+        match self {
+            Self::Try => Deadline::now(),
+            Self::Timeout(timeout) => Deadline::after(timeout),
+            Self::Forever => Deadline::never(),
+        }
+    }
+}
+
+/// The half of a [`Connection`](crate::Connection) that sends. Dropping it tells the peer that nothing more comes.
+pub struct Sender<S> {
+    /// `None` only while it is dropped.
+    pub(super) writer: Option<BelledWriter<Ringer>>,
+    pub(super) ring: Placed<Record<Trusted>>,
+    pub(super) link: Arc<Link>,
+    /// The tag of the next message with descriptors; from 1.
+    pub(super) next_tag: u64,
+    /// Ends that were sent and may never arrive.
+    in_transit: Vec<InTransit>,
+    message: PhantomData<fn(S)>,
+}
+
+/// The half of a [`Connection`](crate::Connection) that receives. Dropping it tells the peer that nobody reads any more.
+pub struct Receiver<R> {
+    /// `None` only while it is dropped.
+    pub(super) reader: Option<Reader<Trusted>>,
+    pub(super) ring: Placed<Record<Trusted>>,
+    pub(super) link: Arc<Link>,
+    life: Env,
+    message: PhantomData<fn() -> R>,
+}
+
+type Message<'a> = RecordRef<'a, 'static, Env, Trusted>;
+
+impl<S: Portable> Sender<S> {
+    pub(super) fn new(
+        ring: Placed<Record<Trusted>>,
+        link: Arc<Link>,
+        next_tag: u64,
+        claim: impl FnOnce(&Record<Trusted>, Ringer) -> Result<BelledWriter<Ringer>, ClaimError>,
+    ) -> Result<Self> {
+        let writer = claim(&ring, Ringer(Arc::clone(&link))).map_err(unclaimed)?;
+        Ok(Self { writer: Some(writer), ring, link, next_tag, in_transit: Vec::new(), message: PhantomData })
+    }
+
+    /// As [`Connection::send`](crate::Connection::send).
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn send(&mut self, value: &S) -> Result<()> {
+        self.send_with(value, Patience::Forever)
+    }
+
+    /// As [`Connection::try_send`](crate::Connection::try_send).
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn try_send(&mut self, value: &S) -> Result<()> {
+        self.send_with(value, Patience::Try)
+    }
+
+    /// As [`Connection::send_timeout`](crate::Connection::send_timeout).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_timeout(&mut self, value: &S, timeout: Duration) -> Result<()> {
+        self.send_with(value, Patience::Timeout(timeout))
+    }
+
+    /// As [`Connection::send_bytes`](crate::Connection::send_bytes).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let sent = self.send_in_place(bytes, Patience::Forever);
+        self.note(sent)
+    }
+
+    /// The longest message, in bytes.
+    #[must_use]
+    pub fn max_bytes(&self) -> usize {
+        self.writer.as_ref().map_or(0, |writer| writer.max_len_bytes() - TAG_BYTES)
+    }
+
+    #[inline]
+    fn send_with(&mut self, value: &S, patience: Patience) -> Result<()> {
+        let sent = match blob::as_raw(value) {
+            Some(bytes) => self.send_in_place(bytes, patience),
+            None => self.encode_and_send(value, patience),
+        };
+        self.note(sent)
+    }
+
+    /// Notes that the peer is gone: what is on its way to it never arrives.
+    #[inline]
+    fn note(&mut self, sent: Result<()>) -> Result<()> {
+        if let Err(Error::PeerDied | Error::Closed) = sent {
+            self.take_back();
+        }
+        sent
+    }
+
+    fn writer(&mut self) -> Result<&mut BelledWriter<Ringer>> {
+        match &mut self.writer {
+            Some(writer) if !self.link.is_closed() => Ok(writer),
+            _ => Err(Error::AlreadySent { handle: HANDLE }),
+        }
+    }
+
+    fn encode_and_send(&mut self, value: &S, patience: Patience) -> Result<()> {
+        self.writer()?;
+        let mut memory = wire::Scratch::take();
+        memory.0.extend_from_slice(&[0; TAG_BYTES]);
+        let mut parcel = wire::pack_behind(std::mem::take(&mut memory.0), value)?;
+        if parcel.is_plain() {
+            let sent = push(self.writer()?, &parcel.bytes, patience);
+            memory.0 = parcel.bytes;
+            return sent;
+        }
+        parcel.bytes[..TAG_BYTES].copy_from_slice(&self.next_tag.to_le_bytes());
+        self.send_with_descriptors(parcel, patience)
+    }
+
+    #[cold]
+    fn send_with_descriptors(&mut self, parcel: Parcel, patience: Patience) -> Result<()> {
+        let (deadline, link) = (patience.deadline(), Arc::clone(&self.link));
+        // Also for a message that is not sent: its descriptors may have been.
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let len_bytes = parcel.bytes.len();
+        let mut room = reserve(self.writer()?, len_bytes, patience)?;
+        link.send(tag, &parcel.fds, deadline)?;
+        room.copy_from(0, &parcel.bytes);
+        room.commit().map_err(not_pushed)?;
+        let in_transit = parcel.sent();
+        if !in_transit.is_empty() {
+            self.in_transit.push(in_transit);
+        }
+        Ok(())
+    }
+
+    /// Sends bytes that are copied from where they are.
+    fn send_in_place(&mut self, bytes: &[u8], patience: Patience) -> Result<()> {
+        let mut room = reserve(self.writer()?, TAG_BYTES + bytes.len(), patience)?;
+        room.copy_from(0, &[0; TAG_BYTES]);
+        room.copy_from(TAG_BYTES, bytes);
+        room.commit().map_err(not_pushed)
+    }
+}
+
+impl<S> Sender<S> {
+    /// Ends that were sent to a peer that is gone, and did not arrive, are closed.
+    fn take_back(&mut self) {
+        for one in self.in_transit.drain(..) {
+            one.lost();
+        }
+    }
+
+    /// Whether the peer will read nothing more.
+    fn is_peer_gone(&self) -> bool {
+        match self.ring.reader_end() {
+            End::Closed => true,
+            End::Owned(owner) => self.ring.segment().env().is_some_and(|env| env.is_dead(owner)),
+            End::Vacant | End::Corrupt => false,
+        }
+    }
+}
+
+impl<R: Portable> Receiver<R> {
+    pub(super) fn new(
+        ring: Placed<Record<Trusted>>,
+        link: Arc<Link>,
+        claim: impl FnOnce(&Record<Trusted>) -> Result<Reader<Trusted>, ClaimError>,
+    ) -> Result<Self> {
+        let reader = claim(&ring).map_err(unclaimed)?;
+        let life = ring.segment().env().ok_or(Error::Open(OpenError::ReadOnly))?;
+        Ok(Self { reader: Some(reader), ring, link, life, message: PhantomData })
+    }
+
+    /// As [`Connection::recv`](crate::Connection::recv).
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn recv(&mut self) -> Result<R> {
+        self.recv_with(Patience::Forever)
+    }
+
+    /// As [`Connection::try_recv`](crate::Connection::try_recv).
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<R> {
+        self.recv_with(Patience::Try)
+    }
+
+    /// As [`Connection::recv_timeout`](crate::Connection::recv_timeout).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<R> {
+        self.recv_with(Patience::Timeout(timeout))
+    }
+
+    /// As [`Connection::recv_bytes`](crate::Connection::recv_bytes).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recv_bytes(&mut self) -> Result<Vec<u8>> {
+        let message = next(self.open()?, Patience::Forever)?;
+        let mut bytes = vec![0; len_bytes(&message)?];
+        message.copy_to(TAG_BYTES, &mut bytes);
+        message.release();
+        Ok(bytes)
+    }
+
+    /// As [`Connection::recv_bytes_into`](crate::Connection::recv_bytes_into).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recv_bytes_into(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let message = next(self.open()?, Patience::Forever)?;
+        let needed = len_bytes(&message)?;
+        let Some(room) = buffer.get_mut(..needed) else {
+            message.keep();
+            return Err(Error::BufferTooShort { needed_bytes: needed as u64 });
+        };
+        message.copy_to(TAG_BYTES, room);
+        message.release();
+        Ok(needed)
+    }
+
+    /// As [`Connection::poll`](crate::Connection::poll).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll(&mut self, timeout: Duration) -> Result<bool> {
+        match next(self.open()?, Patience::Timeout(timeout)) {
+            Ok(message) => {
+                message.keep();
+                Ok(true)
+            }
+            Err(Error::Closed | Error::PeerDied) => Ok(true),
+            Err(Error::TimedOut) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline]
+    fn recv_with(&mut self, patience: Patience) -> Result<R> {
+        let link = Arc::clone(&self.link);
+        let message = next(self.open()?, patience)?;
+        let (front, back) = message.as_slices();
+        let value = match front.split_first_chunk::<TAG_BYTES>() {
+            Some((tag, bytes)) if back.is_empty() && *tag == [0; TAG_BYTES] => wire::unpack_plain(bytes),
+            _ => unpack_slow(&message, &link),
+        };
+        // Also what cannot be decoded is done with.
+        message.release();
+        value
+    }
+
+    #[inline]
+    fn open(&mut self) -> Result<&mut Reader<Trusted>> {
+        match &mut self.reader {
+            Some(reader) if !self.link.is_closed() => Ok(reader),
+            _ => Err(Error::AlreadySent { handle: HANDLE }),
+        }
+    }
+}
+
+/// What [`wait`](crate::wait()) asks of a receiver.
+impl<R> Receiver<R> {
+    /// Whether a receive would not wait; a killed peer is not looked for.
+    pub(crate) fn is_ready(&self) -> bool {
+        let Some(reader) = self.reader.as_ref().filter(|_| !self.link.is_closed()) else { return true };
+        !reader.is_empty() || reader.peer() == End::Closed
+    }
+
+    /// Whether the peer has been killed.
+    pub(crate) fn has_died(&self) -> bool {
+        matches!(self.ring.writer_end(), End::Owned(owner) if self.life.is_dead(owner))
+    }
+
+    /// Asks the peer to ring; `true` if a receive would not wait.
+    pub(crate) fn listen(&self) -> bool {
+        self.reader.as_ref().is_none_or(Reader::listen)
+    }
+
+    pub(crate) fn stop_listening(&self) {
+        if let Some(reader) = &self.reader {
+            reader.stop_listening();
+        }
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+}
+
+#[inline]
+fn push(writer: &mut BelledWriter<Ringer>, bytes: &[u8], patience: Patience) -> Result<()> {
+    let pushed = match patience {
+        Patience::Try => writer.try_push(bytes),
+        Patience::Timeout(timeout) => writer.push_timeout(bytes, timeout),
+        Patience::Forever => writer.push(bytes),
+    };
+    pushed.map_err(not_pushed)
+}
+
+type Room<'a> = crosslane_core::record::Reservation<'a, 'static, crate::shm::Belled<Ringer>, Trusted>;
+
+fn reserve(writer: &mut BelledWriter<Ringer>, len_bytes: usize, patience: Patience) -> Result<Room<'_>> {
+    let room = match patience {
+        Patience::Try => writer.try_reserve(len_bytes),
+        Patience::Timeout(timeout) => writer.reserve_timeout(len_bytes, timeout),
+        Patience::Forever => writer.reserve(len_bytes),
+    };
+    room.map_err(not_pushed)
+}
+
+#[inline]
+fn next(reader: &mut Reader<Trusted>, patience: Patience) -> Result<Message<'_>> {
+    let message = match patience {
+        Patience::Try => reader.try_read(),
+        Patience::Timeout(timeout) => reader.read_timeout(timeout),
+        Patience::Forever => reader.read(),
+    };
+    message.map_err(not_popped)
+}
+
+/// The message's length without its tag.
+fn len_bytes(message: &Message<'_>) -> Result<usize> {
+    message.len_bytes().checked_sub(TAG_BYTES).ok_or(Error::Corrupt)
+}
+
+/// A message with descriptors, or one that wraps around the end of the ring.
+#[cold]
+fn unpack_slow<R: Portable>(message: &Message<'_>, link: &Link) -> Result<R> {
+    let mut tag = [0; TAG_BYTES];
+    let mut memory = wire::Scratch::take();
+    memory.0.resize(len_bytes(message)?, 0);
+    message.copy_to(0, &mut tag);
+    message.copy_to(TAG_BYTES, &mut memory.0);
+    match u64::from_le_bytes(tag) {
+        0 => wire::unpack_plain(&memory.0),
+        tag => wire::unpack(&memory.0, link.take(tag)?),
+    }
+}
+
+fn not_pushed(error: PushError) -> Error {
+    match error {
+        PushError::Full => Error::Full,
+        PushError::TimedOut => Error::TimedOut,
+        PushError::Closed => Error::Closed,
+        PushError::PeerDied(_) => Error::PeerDied,
+        PushError::TooLong { len, max } => {
+            let without_tag = |bytes: usize| bytes.saturating_sub(TAG_BYTES) as u64;
+            Error::TooLarge { len_bytes: without_tag(len), limit_bytes: without_tag(max) }
+        }
+        PushError::Forked => Error::Forked,
+        _ => Error::Corrupt,
+    }
+}
+
+fn not_popped(error: PopError) -> Error {
+    match error {
+        PopError::Empty => Error::Empty,
+        PopError::TimedOut => Error::TimedOut,
+        PopError::Closed => Error::Closed,
+        PopError::PeerDied(_) => Error::PeerDied,
+        PopError::Forked => Error::Forked,
+        _ => Error::Corrupt,
+    }
+}
+
+/// Why an end that should be this process's is not.
+pub(super) fn unclaimed(error: ClaimError) -> Error {
+    match error {
+        ClaimError::Forked => Error::Forked,
+        ClaimError::Withdrawn => Error::Closed,
+        ClaimError::EndTaken(_) => Error::AlreadySent { handle: HANDLE },
+        _ => Error::Corrupt,
+    }
+}
+
+impl<S> Drop for Sender<S> {
+    fn drop(&mut self) {
+        if !self.in_transit.is_empty() && self.is_peer_gone() {
+            self.take_back();
+        }
+        match self.writer.take() {
+            Some(writer) if self.link.leaves(Half::Sender) => writer.leave(),
+            _ => {}
+        }
+    }
+}
+
+impl<R> Drop for Receiver<R> {
+    fn drop(&mut self) {
+        match self.reader.take() {
+            Some(reader) if self.link.leaves(Half::Receiver) => reader.leave(),
+            _ => {}
+        }
+    }
+}
+
+impl<S> fmt::Debug for Sender<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("ring", &self.ring).finish_non_exhaustive()
+    }
+}
+
+impl<R> fmt::Debug for Receiver<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").field("ring", &self.ring).finish_non_exhaustive()
+    }
+}

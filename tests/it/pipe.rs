@@ -1,0 +1,324 @@
+//! `pipe`.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crosslane::{Connection, Descriptor, Error, Queue, pipe, pipe_with_capacity, spawn};
+
+use crate::{LIMIT, Watchdog, open_fds};
+
+#[test]
+fn messages_arrive_whole_and_in_order_on_both_sides() {
+    let (mut a, mut b) = pipe::<(u32, String), Vec<u8>>().unwrap();
+    for n in 0..100 {
+        a.send(&(n, "x".repeat(n as usize))).unwrap();
+        b.send(&vec![7; 3 * n as usize]).unwrap();
+    }
+    for n in 0..100 {
+        assert_eq!(b.recv().unwrap(), (n, "x".repeat(n as usize)));
+        assert_eq!(a.recv().unwrap(), vec![7; 3 * n as usize]);
+    }
+    assert!(matches!(a.try_recv(), Err(Error::Empty)));
+}
+
+#[test]
+fn a_pipe_goes_round_its_ring_with_messages_of_all_lengths() {
+    let _watchdog = Watchdog::new();
+    let (mut a, mut b) = pipe_with_capacity::<Vec<u8>, ()>(4096).unwrap();
+    let max = a.max_bytes();
+    assert_eq!(max, 4096 - 24);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            (0..4 * max).step_by(7).for_each(|n| a.send(&vec![n.to_le_bytes()[0]; n % (max + 1)]).unwrap())
+        });
+        for n in (0..4 * max).step_by(7) {
+            assert_eq!(b.recv().unwrap(), vec![n.to_le_bytes()[0]; n % (max + 1)]);
+        }
+    });
+}
+
+#[test]
+fn pain_11_a_message_beyond_the_limit_is_an_error_that_names_both_sizes() {
+    let (mut a, mut b) = pipe_with_capacity::<Vec<u8>, Vec<u8>>(1000).unwrap();
+    assert_eq!(a.max_bytes(), 1000);
+    let refused = a.send(&vec![0; 1001]);
+    assert!(matches!(refused, Err(Error::TooLarge { len_bytes: 1001, limit_bytes: 1000 })), "{refused:?}");
+    let refused = a.send_bytes(&[0; 1001]);
+    assert!(matches!(refused, Err(Error::TooLarge { len_bytes: 1001, limit_bytes: 1000 })), "{refused:?}");
+    a.send(&vec![1; 1000]).unwrap();
+    assert_eq!(b.recv().unwrap(), [1; 1000]);
+    assert!(matches!(pipe_with_capacity::<(), ()>(usize::MAX), Err(Error::Create(_))));
+    assert!(matches!(pipe_with_capacity::<(), ()>((1 << 28) + 1), Err(Error::Create(_))));
+}
+
+#[test]
+fn a_full_pipe_is_full_until_something_is_received() {
+    let (mut a, mut b) = pipe_with_capacity::<[u64; 8], ()>(256).unwrap();
+    let sent = (0..).take_while(|n| a.try_send(&[u64::MAX - n; 8]).is_ok()).count();
+    assert!((1..4).contains(&sent));
+    assert!(matches!(a.try_send(&[u64::MAX; 8]), Err(Error::Full)));
+    let start = Instant::now();
+    assert!(matches!(a.send_timeout(&[u64::MAX; 8], Duration::from_millis(30)), Err(Error::TimedOut)));
+    assert!((30..5_000).contains(&start.elapsed().as_millis()));
+    assert_eq!(b.recv().unwrap(), [u64::MAX; 8]);
+    a.try_send(&[9; 8]).unwrap();
+}
+
+#[test]
+fn a_receive_and_a_poll_end_at_their_deadlines() {
+    let (mut a, mut b) = pipe::<u8, u8>().unwrap();
+    let start = Instant::now();
+    assert!(matches!(a.recv_timeout(Duration::from_millis(20)), Err(Error::TimedOut)));
+    assert!(!a.poll(Duration::from_millis(20)).unwrap() && !a.poll(Duration::ZERO).unwrap());
+    assert!((40..5_000).contains(&start.elapsed().as_millis()));
+    b.send(&5).unwrap();
+    assert!(a.poll(Duration::ZERO).unwrap() && a.poll(LIMIT).unwrap(), "it consumes nothing");
+    assert_eq!(a.recv().unwrap(), 5);
+}
+
+#[test]
+fn the_end_and_a_broken_pipe_are_told_apart() {
+    let (mut a, mut b) = pipe::<u8, u8>().unwrap();
+    b.send(&1).unwrap();
+    drop(b);
+    assert!(matches!(a.send(&2), Err(Error::Closed)), "nobody reads");
+    assert_eq!(a.recv().unwrap(), 1, "what was sent is there");
+    assert!(a.poll(Duration::ZERO).unwrap());
+    assert!(matches!(a.recv(), Err(Error::Closed)));
+    assert!(matches!(a.try_recv(), Err(Error::Closed)));
+}
+
+#[test]
+fn bytes_are_sent_as_they_are() {
+    let (mut a, mut b) = pipe::<u64, u64>().unwrap();
+    a.send_bytes(b"").unwrap();
+    a.send_bytes(b"as they are").unwrap();
+    a.send_bytes(b"and more").unwrap();
+    assert_eq!(b.recv_bytes().unwrap(), b"");
+    let mut room = [0; 10];
+    let refused = b.recv_bytes_into(&mut room);
+    assert!(matches!(refused, Err(Error::BufferTooShort { needed_bytes: 11 })), "{refused:?}");
+    assert_eq!(b.recv_bytes().unwrap(), b"as they are", "it is still there");
+    assert_eq!(b.recv_bytes_into(&mut room).unwrap(), 8);
+    assert_eq!(&room[..8], b"and more");
+    // A message of another type is consumed.
+    a.send_bytes(b"no number, too long").unwrap();
+    a.send(&8).unwrap();
+    assert!(matches!(b.recv(), Err(Error::Decode { .. })));
+    assert_eq!(b.recv().unwrap(), 8);
+}
+
+#[test]
+fn halves_work_in_two_threads() {
+    let _watchdog = Watchdog::new();
+    let (a, mut b) = pipe::<u64, u64>().unwrap();
+    let (mut sender, mut receiver) = a.split();
+    thread::scope(|scope| {
+        scope.spawn(move || (0..10_000).for_each(|n| sender.send(&n).unwrap()));
+        scope.spawn(move || {
+            while let Ok(n) = b.recv() {
+                b.send(&(n + 1)).unwrap()
+            }
+        });
+        assert_eq!((0..10_000).map(|_| receiver.recv().unwrap()).sum::<u64>(), (1..=10_000).sum());
+        assert!(matches!(receiver.recv(), Err(Error::Closed)), "both halves there are gone");
+    });
+}
+
+/// Runs a test in a process of its own, where nobody else opens and closes descriptors.
+fn alone(test: fn(())) {
+    let _watchdog = Watchdog::new();
+    spawn(test, ()).unwrap().join().unwrap();
+}
+
+fn tempfile() -> File {
+    let path = std::env::temp_dir().join(format!("crosslane-pipe-{}-{:?}", std::process::id(), thread::current().id()));
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file
+}
+
+#[test]
+fn descriptors_and_handles_travel_inside_messages() {
+    alone(|()| {
+        type Both = (String, Vec<Descriptor>, Queue<u32>);
+        let before = open_fds();
+        {
+            let (mut a, mut b) = pipe::<Both, ()>().unwrap();
+            let (mut file, queue) = (tempfile(), Queue::bounded(4).unwrap());
+            let copy = |file: &File| Descriptor(OwnedFd::from(file.try_clone().unwrap()));
+            for n in 0..3 {
+                let fds = (0..n * 10).map(|_| copy(&file)).collect();
+                a.send(&(n.to_string(), fds, queue.clone())).unwrap();
+            }
+            for n in 0..3 {
+                let (name, fds, same) = b.recv().unwrap();
+                assert_eq!((name, fds.len()), (n.to_string(), n * 10));
+                for fd in fds {
+                    File::from(fd.0).write_all(b"x").unwrap();
+                }
+                same.put(u32::try_from(n).unwrap()).unwrap();
+            }
+            assert_eq!((0..3).map(|_| queue.get().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            assert_eq!(text.len(), 30);
+        }
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn hundreds_of_descriptors_travel_with_one_message() {
+    let (mut a, mut b) = pipe::<Vec<Descriptor>, ()>().unwrap();
+    let file = tempfile();
+    let fds: Vec<_> = (0..300).map(|_| Descriptor(file.try_clone().unwrap().into())).collect();
+    thread::scope(|scope| {
+        scope.spawn(|| a.send(&fds).unwrap());
+        assert_eq!(b.recv().unwrap().len(), 300);
+    });
+}
+
+#[test]
+fn the_descriptors_of_a_message_that_was_not_sent_go_to_no_other() {
+    let (mut a, mut b) = pipe_with_capacity::<(Vec<u8>, Option<Descriptor>), ()>(256).unwrap();
+    let file = tempfile();
+    let with = || Some(Descriptor(file.try_clone().unwrap().into()));
+    a.send(&(vec![0; 200], with())).unwrap();
+    assert!(matches!(a.try_send(&(vec![1; 100], with())), Err(Error::Full)));
+    assert!(matches!(a.send_timeout(&(vec![2; 100], with()), Duration::from_millis(5)), Err(Error::TimedOut)));
+    assert!(b.recv().unwrap().1.is_some());
+    a.send(&(vec![3; 100], None)).unwrap();
+    a.send(&(vec![4; 20], with())).unwrap();
+    let (third, fourth) = (b.recv().unwrap(), b.recv().unwrap());
+    assert!(third.1.is_none() && fourth.1.is_some() && fourth.0 == [4; 20]);
+}
+
+#[test]
+fn a_connection_travels_and_is_inert_here() {
+    alone(|()| {
+        let before = open_fds();
+        {
+            let (mut carrier, mut other) = pipe::<Connection<u32, u32>, ()>().unwrap();
+            let (mut a, mut b) = pipe::<u32, u32>().unwrap();
+            a.send(&1).unwrap();
+            b.send(&2).unwrap();
+            carrier.send(&b).unwrap();
+            assert!(matches!(b.send(&3), Err(Error::AlreadySent { handle: "Connection" })));
+            assert!(matches!(b.recv(), Err(Error::AlreadySent { .. })));
+            assert!(matches!(b.poll(Duration::ZERO), Err(Error::AlreadySent { .. })));
+            assert!(matches!(carrier.send(&b), Err(Error::AlreadySent { .. })));
+            drop(b);
+            a.send(&4).unwrap();
+            let mut b = other.recv().unwrap();
+            b.send(&5).unwrap();
+            assert_eq!((b.recv().unwrap(), b.recv().unwrap()), (1, 4), "what was sent to it meanwhile");
+            assert_eq!((a.recv().unwrap(), a.recv().unwrap()), (2, 5));
+            // And once more, with the handle that came.
+            carrier.send(&b).unwrap();
+            drop(b);
+            let mut b = other.recv().unwrap();
+            a.send(&6).unwrap();
+            assert_eq!(b.recv().unwrap(), 6);
+            drop(b);
+            assert!(matches!(a.recv(), Err(Error::Closed)));
+        }
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn a_message_that_is_not_sent_leaves_its_connection_alone() {
+    let (mut carrier, _other) = pipe_with_capacity::<(Vec<u8>, Connection<u32, u32>), ()>(128).unwrap();
+    let (mut a, b) = pipe::<u32, u32>().unwrap();
+    let mut message = (vec![0; 500], b);
+    assert!(matches!(carrier.send(&message), Err(Error::TooLarge { .. })));
+    message.1.send(&1).unwrap();
+    assert_eq!(a.recv().unwrap(), 1);
+}
+
+#[test]
+fn descriptors_that_nobody_asked_for_yet_travel_with_the_end() {
+    let (mut carrier, mut other) = pipe::<Connection<(), Descriptor>, ()>().unwrap();
+    let (mut a, b) = pipe::<Descriptor, ()>().unwrap();
+    a.send(&Descriptor(tempfile().into())).unwrap();
+    // Takes the descriptor out of the socket, and not the message out of the ring.
+    assert_eq!(crosslane::wait(&[&b], None).unwrap(), [0]);
+    carrier.send(&b).unwrap();
+    drop(b);
+    let mut b = other.recv().unwrap();
+    File::from(b.recv().unwrap().0).write_all(b"x").unwrap();
+}
+
+fn echo(mut connection: Connection<String, u32>) {
+    while let Ok(n) = connection.recv() {
+        connection.send(&n.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn an_end_is_handed_to_a_process() {
+    let _watchdog = Watchdog::new();
+    let (mut ours, theirs) = pipe::<u32, String>().unwrap();
+    ours.send(&1).unwrap();
+    let child = spawn(echo, theirs).unwrap();
+    for n in 1..1000 {
+        ours.send(&(n + 1)).unwrap();
+        assert_eq!(ours.recv().unwrap(), n.to_string());
+    }
+    assert_eq!(ours.recv().unwrap(), "1000");
+    drop(ours);
+    child.join().unwrap();
+}
+
+#[test]
+fn an_end_comes_back_as_a_result() {
+    let _watchdog = Watchdog::new();
+    let (mut a, b) = pipe::<u32, u32>().unwrap();
+    let child = spawn(
+        |mut b: Connection<u32, u32>| {
+            b.send(&1).unwrap();
+            b
+        },
+        b,
+    );
+    let mut b = child.unwrap().join().unwrap();
+    b.send(&2).unwrap();
+    a.send(&3).unwrap();
+    assert_eq!((a.recv().unwrap(), a.recv().unwrap(), b.recv().unwrap()), (1, 2, 3));
+}
+
+#[test]
+fn pain_21_a_pipe_costs_three_descriptors_and_its_ends_two() {
+    alone(|()| {
+        let before = open_fds();
+        let (a, b) = pipe::<(), ()>().unwrap();
+        assert_eq!(open_fds(), before + 3);
+        drop(b);
+        assert_eq!(open_fds(), before + 2);
+        drop(a);
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn an_end_that_is_dropped_with_its_unsent_message_is_closed() {
+    let _watchdog = Watchdog::new();
+    let (mut a, b) = pipe::<u8, u8>().unwrap();
+    let refused = spawn(|_: (Connection<u8, u8>, Unwritable)| (), (b, Unwritable));
+    assert!(matches!(refused, Err(Error::Encode { .. })), "{refused:?}");
+    assert!(matches!(a.recv(), Err(Error::Closed)));
+}
+
+#[derive(serde::Deserialize)]
+struct Unwritable;
+
+impl serde::Serialize for Unwritable {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("unwritable"))
+    }
+}
