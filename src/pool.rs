@@ -83,6 +83,7 @@ pub type Executor<S = ()> = Pool<S>;
 pub struct PoolBuilder<S = ()> {
     workers: Option<usize>,
     items_per_worker: Option<u64>,
+    idle_timeout: Option<Duration>,
     retries: u32,
     name: String,
     initializer: Option<Result<(Call, wire::Parcel)>>,
@@ -94,6 +95,7 @@ impl PoolBuilder<()> {
         Self {
             workers: None,
             items_per_worker: None,
+            idle_timeout: None,
             retries: 0,
             name: "worker".to_owned(),
             initializer: None,
@@ -105,8 +107,9 @@ impl PoolBuilder<()> {
     /// [`map_state`](Pool::map_state) and [`submit_state`](Pool::submit_state).
     pub fn initializer<C: Portable, S: 'static>(self, function: fn(C) -> S, config: C) -> PoolBuilder<S> {
         let packed = Call::to_state(function).and_then(|call| Ok((call, wire::pack_for_several(&config)?)));
-        let Self { workers, items_per_worker, retries, name, .. } = self;
-        PoolBuilder { workers, items_per_worker, retries, name, initializer: Some(packed), state: PhantomData }
+        let Self { workers, items_per_worker, idle_timeout, retries, name, .. } = self;
+        let initializer = Some(packed);
+        PoolBuilder { workers, items_per_worker, idle_timeout, retries, name, initializer, state: PhantomData }
     }
 }
 
@@ -120,6 +123,12 @@ impl<S> PoolBuilder<S> {
     /// Replaces a worker that has been given so many items: for functions that leak.
     pub fn max_tasks_per_worker(mut self, items: u64) -> Self {
         self.items_per_worker = Some(items);
+        self
+    }
+
+    /// Ends a worker that has had nothing to do for so long. Another one is started when there is work for it.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
         self
     }
 
@@ -151,8 +160,8 @@ impl<S> PoolBuilder<S> {
             return Err(Error::BadPool { what: "items for each worker", found: 0, least: 1, most: u64::MAX });
         }
         let initializer = self.initializer.transpose()?;
-        let (retries, name) = (self.retries, self.name);
-        let crew = Crew::new(Settings { workers, items_per_worker, retries, name, initializer })?;
+        let Self { idle_timeout, retries, name, .. } = self;
+        let crew = Crew::new(Settings { workers, items_per_worker, idle_timeout, retries, name, initializer })?;
         Ok(Pool { crew, state: PhantomData })
     }
 }
@@ -212,6 +221,16 @@ impl<S: 'static> Pool<S> {
         argument: &A,
     ) -> Result<Task<R>> {
         let job = self.crew.plain_job(key, call)?;
+        self.submit_piece(&job, argument, None)
+    }
+
+    /// Submits one item, for a worker or for that of a lane.
+    fn submit_piece<A: Portable, R: Portable>(
+        &self,
+        job: &Arc<piece::Job>,
+        argument: &A,
+        lane: Option<usize>,
+    ) -> Result<Task<R>> {
         let mut bytes = vec![0; 4];
         let (packed, mut parcel) = wire::pack_many(|packer| packer.append(argument, &mut bytes));
         packed?;
@@ -219,8 +238,20 @@ impl<S: 'static> Pool<S> {
         parcel.bytes = bytes;
         let slot = Slot::new();
         let sink: Arc<dyn Sink> = Arc::clone(&slot) as _;
-        self.crew.submit(Piece::new(&job, sink, 0, 1, parcel))?;
+        self.crew.submit(Piece { lane, ..Piece::new(job, sink, 0, 1, parcel) })?;
         Ok(Task::new(Arc::clone(&self.crew), slot, type_name::<A>()))
+    }
+
+    /// Runs `function(argument)` once in each worker, and waits for the results, in the workers' order.
+    ///
+    /// # Errors
+    /// That of the first worker whose call failed. The others run to their end.
+    pub fn broadcast<A: Portable, R: Portable>(&self, function: fn(A) -> R, argument: &A) -> Result<Vec<R>> {
+        let _attending = self.crew.attend();
+        let job = self.crew.plain_job(Call::item_key(function), || Call::item(function))?;
+        let send = |lane| self.submit_piece(&job, argument, Some(lane));
+        let tasks = (0..self.size()).map(send).collect::<Result<Vec<Task<R>>>>()?;
+        tasks.into_iter().map(Task::result).collect()
     }
 
     /// `function` of each item, in the items' order. The items are read as the workers need them.
@@ -266,7 +297,7 @@ impl<S: 'static> Pool<S> {
         &self,
         function: fn(A) -> R,
         items: I,
-    ) -> Imap<I::IntoIter, R> {
+    ) -> Imap<'_, I::IntoIter, R> {
         self.job().imap(function, items)
     }
 
@@ -275,7 +306,7 @@ impl<S: 'static> Pool<S> {
         &self,
         function: fn(A) -> R,
         items: I,
-    ) -> ImapUnordered<I::IntoIter, R> {
+    ) -> ImapUnordered<'_, I::IntoIter, R> {
         self.job().imap_unordered(function, items)
     }
 
@@ -298,7 +329,7 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// None at present.
-    pub fn join(self) -> Result<()> {
+    pub fn join(&self) -> Result<()> {
         self.crew.close();
         self.crew.finish(Deadline::never());
         Ok(())
@@ -308,7 +339,7 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// None at present.
-    pub fn join_timeout(&mut self, timeout: Duration) -> Result<bool> {
+    pub fn join_timeout(&self, timeout: Duration) -> Result<bool> {
         self.crew.close();
         Ok(self.crew.finish(Deadline::after(timeout)))
     }
@@ -318,16 +349,20 @@ impl<S: 'static> Pool<S> {
         self.crew.terminate();
     }
 
-    /// Ends the pool: what runs is finished, what has not begun too, or is [`Error::Cancelled`] if `cancel`.
+    /// No more work is taken on; what has not begun is done all the same, or is [`Error::Cancelled`] if `cancel`. With
+    /// `wait`, returns when all is done and the workers have left.
     ///
     /// # Errors
     /// As [`join`](Self::join).
-    pub fn shutdown(self, cancel: bool) -> Result<()> {
+    pub fn shutdown(&self, wait: bool, cancel: bool) -> Result<()> {
         self.crew.close();
         if cancel {
             self.crew.take_all_back();
         }
-        self.join()
+        if wait {
+            self.crew.finish(Deadline::never());
+        }
+        Ok(())
     }
 
     /// How many workers the pool has, or is about to have again.

@@ -7,9 +7,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crosslane_core::event::EventWord;
 use crosslane_core::{Slice, Wait, WakeMode};
@@ -19,7 +18,7 @@ use super::call::{Call, Key};
 use super::keeper::Keeper;
 use super::lane::{self, Companion, Ends, RING_BYTES};
 use super::ledger::{Ledger, Phase};
-use super::piece::{Cause, Job, Piece, Reply, Sink, deliver};
+use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink, deliver};
 use super::post::{End, Lane, Post, drain};
 use super::worker::{self, Definition, Initializer, Setup};
 use crate::Trusted;
@@ -29,8 +28,8 @@ use crate::process::ProcessBuilder;
 use crate::shm::{Env, Options, Shared, Slab};
 use crate::wire::Parcel;
 
-/// How often in a row a worker may fail to come up before the pool gives up.
-const UNFIT_LIMIT: u32 = 3;
+/// How much workers may fail to come up in a row before the pool gives up: see [`End::weight`].
+const UNFIT_LIMIT: u32 = 30;
 
 /// What a pool was made with.
 #[derive(Debug)]
@@ -38,6 +37,7 @@ pub(super) struct Settings {
     pub(super) workers: usize,
     /// Items that a worker is given before it is replaced.
     pub(super) items_per_worker: u64,
+    pub(super) idle_timeout: Option<Duration>,
     pub(super) retries: u32,
     pub(super) name: String,
     pub(super) initializer: Option<(Call, Parcel)>,
@@ -104,16 +104,24 @@ impl Crew {
             }
         };
         // What a dead predecessor has not read is not for its successor: the pool sends it again.
-        if let Ok(left) = work.reader() {
-            drain(left);
-        }
+        drain(work.reader().map_err(Error::ring)?);
         let (tx, rx) = (work.writer().map_err(Error::ring)?, answers.reader().map_err(Error::ring)?);
         let ends = Ends { work, answers, words, bell: self.bell.clone(), companion };
         let name = format!("{}-{index}", self.settings.name);
         let process = ProcessBuilder::new().name(name).spawn(worker::work, Setup { ends, initializer })?;
         self.keeper.watch(process.sentinel(), index)?;
         let post = Post::new(process, tx, rx, ours, self.settings.items_per_worker);
-        self.lock().lanes[index].post = Some(post);
+        let mut ledger = self.lock();
+        if ledger.is_over() {
+            drop(ledger);
+            drop(post);
+        } else {
+            ledger.lanes[index].post = Some(post);
+            let mut deliveries = Vec::new();
+            ledger.feed(&mut deliveries);
+            drop(ledger);
+            deliver(deliveries);
+        }
         Ok(())
     }
 
@@ -165,6 +173,7 @@ impl Crew {
         let has_limit = piece.job.timeout.is_some();
         ledger.pending.push_back(piece);
         ledger.feed(&mut deliveries);
+        let is_for_keeper = has_limit || ledger.lanes.iter().any(|lane| lane.post.is_none());
         let needs_sweeper = ledger.waiting == 0;
         if needs_sweeper && !ledger.has_sweeper {
             ledger.has_sweeper = true;
@@ -176,7 +185,7 @@ impl Crew {
         if needs_sweeper {
             self.sweeper.notify_one();
         }
-        if has_limit {
+        if is_for_keeper {
             self.keeper.wake();
         }
         deliver(deliveries);
@@ -362,49 +371,57 @@ impl Crew {
         let end = End::of(&mut post);
         let words = ledger.lanes[index].words.clone();
         ledger.give_back(&words, post, &end.cause(pid), &mut deliveries);
-        ledger.unfit_in_a_row = if was_fit { 0 } else { ledger.unfit_in_a_row + 1 };
+        ledger.unfit_in_a_row = if was_fit { 0 } else { ledger.unfit_in_a_row + end.weight() };
         let mut posts = Vec::new();
         if ledger.unfit_in_a_row >= UNFIT_LIMIT {
             posts = ledger.end(Some(Arc::new(end.into_error(pid))), &mut deliveries);
         }
-        let is_wanted = matches!(ledger.phase, Phase::Open) || !ledger.is_idle();
         drop(ledger);
         drop(posts);
-        if is_wanted
-            && !self.is_over()
-            && let Err(error) = self.fill(index)
-        {
-            let posts = self.lock().end(Some(Arc::new(error)), &mut deliveries);
-            drop(posts);
-        }
+        self.fill_vacant(&mut deliveries);
         deliver(deliveries);
         self.sweeper.notify_all();
         self.bell.wake_all(&self.env);
     }
 
-    /// For the keeper: ends workers whose piece takes longer than it may; returns when to look again.
-    pub(super) fn enforce_timeouts(&self) -> bool {
-        let mut ledger = self.lock();
-        let mut has_limits = false;
-        for lane in &mut ledger.lanes {
-            let Some(post) = &mut lane.post else { continue };
-            let Some(flying) = post.flying.iter_mut().find(|flying| flying.piece.is_some()) else { continue };
-            let Some(limit) = flying.piece.as_ref().and_then(|piece| piece.job.timeout) else { continue };
-            has_limits = true;
-            // ORDERING: Relaxed. See `lane.rs`.
-            if lane.words[usize::from(flying.slot)].load(Ordering::Relaxed) != lane::RUNNING {
-                continue;
-            }
-            let begun = *flying.begun.get_or_insert_with(Instant::now);
-            if begun.elapsed() >= limit && flying.cause.is_none() {
-                flying.cause = Some(Cause::TimedOut);
-                // One that has just ended is reaped all the same.
-                let _ = post.process.kill();
+    /// Puts workers where there are none and should be.
+    fn fill_vacant(&self, deliveries: &mut Deliveries) {
+        loop {
+            let ledger = self.lock();
+            let is_wanted = match ledger.phase {
+                Phase::Open => self.settings.idle_timeout.is_none() || !ledger.pending.is_empty(),
+                Phase::Closed => !ledger.pending.is_empty(),
+                Phase::Over(_) => false,
+            };
+            let vacant = ledger.lanes.iter().position(|lane| lane.post.is_none()).filter(|_| is_wanted);
+            drop(ledger);
+            let Some(index) = vacant else { return };
+            if let Err(error) = self.fill(index) {
+                let posts = self.lock().end(Some(Arc::new(error)), deliveries);
+                drop(posts);
             }
         }
-        has_limits || ledger.pending.iter().any(|piece| piece.job.timeout.is_some())
+    }
+
+    /// For the keeper: ends workers whose piece takes longer than it may, lets go those that have been idle for too long,
+    /// and sees to it that there are some if there is work; returns when to look again.
+    pub(super) fn tend(&self) -> Option<Duration> {
+        let mut deliveries = Vec::new();
+        self.fill_vacant(&mut deliveries);
+        let mut ledger = self.lock();
+        // Who is ready has said so; nobody else may be looking.
+        ledger.take_answers(&mut deliveries);
+        let limit = ledger.enforce_timeouts();
+        let idle = self.settings.idle_timeout.and_then(|timeout| ledger.let_idle_go(timeout));
+        drop(ledger);
+        if !deliveries.is_empty() {
+            deliver(deliveries);
+            self.bell.wake_all(&self.env);
+        }
+        [limit, idle].into_iter().flatten().min()
     }
 }
+
 /// A thread that sweeps, for as long as this lives.
 pub(super) struct Waiting<'c>(&'c Crew);
 

@@ -29,11 +29,11 @@ const DEEP_WINDOW: usize = DEPTH;
 const SHALLOW_WINDOW: usize = 2;
 
 /// How a map is to be.
-#[derive(Debug, Clone, Copy)]
-struct Plan {
+struct Plan<'p> {
     chunk_size: Option<usize>,
     timeout: Option<Duration>,
     retries: u32,
+    progress: Option<Box<dyn FnMut(usize) + 'p>>,
 }
 
 /// A map before it runs: see [`Pool::job`].
@@ -41,7 +41,7 @@ struct Plan {
 #[must_use = "a job does nothing until it is given a function and items"]
 pub struct Job<'p, S = ()> {
     pool: &'p Pool<S>,
-    plan: Plan,
+    plan: Plan<'p>,
 }
 
 /// A map whose function is given a context, before it runs: see [`Pool::with`].
@@ -49,7 +49,7 @@ pub struct Job<'p, S = ()> {
 #[must_use = "a job does nothing until it is given a function and items"]
 pub struct JobWith<'p, C, S = ()> {
     pool: &'p Pool<S>,
-    plan: Plan,
+    plan: Plan<'p>,
     context: C,
 }
 
@@ -72,6 +72,19 @@ macro_rules! plans {
         pub fn retries(mut self, retries: u32) -> Self {
             self.plan.retries = retries;
             self
+        }
+
+        /// Calls `progress` with the number of items that have an outcome, whenever there are more, in the thread that
+        /// waits for the map.
+        pub fn progress(mut self, progress: impl FnMut(usize) + 'p) -> Self {
+            self.plan.progress = Some(Box::new(progress));
+            self
+        }
+
+        /// Moves `bar` along with the items that have an outcome.
+        #[cfg(feature = "indicatif")]
+        pub fn progress_bar(self, bar: indicatif::ProgressBar) -> Self {
+            self.progress(move |done| bar.set_position(done as u64))
         }
     };
 }
@@ -137,7 +150,7 @@ impl<'p, S: 'static> Job<'p, S> {
         self,
         function: fn(A) -> R,
         items: I,
-    ) -> Imap<I::IntoIter, R> {
+    ) -> Imap<'p, I::IntoIter, R> {
         Imap(Results::new(Stream::lazy(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter())))
     }
 
@@ -146,7 +159,7 @@ impl<'p, S: 'static> Job<'p, S> {
         self,
         function: fn(A) -> R,
         items: I,
-    ) -> ImapUnordered<I::IntoIter, R> {
+    ) -> ImapUnordered<'p, I::IntoIter, R> {
         let stream = Stream::lazy(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter());
         ImapUnordered(Results::new(stream))
     }
@@ -178,7 +191,7 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
         self,
         function: fn(&C, A) -> R,
         items: I,
-    ) -> Imap<I::IntoIter, R> {
+    ) -> Imap<'p, I::IntoIter, R> {
         let Self { pool, plan, context } = self;
         let stream = wire::pack_for_several(&context).and_then(|context| {
             Stream::lazy(&pool.crew, plan, Call::context(function), Some(context), items.into_iter())
@@ -187,9 +200,20 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
     }
 }
 
-impl Plan {
+impl Plan<'_> {
     fn new(crew: &Crew) -> Self {
-        Self { chunk_size: None, timeout: None, retries: crew.retries() }
+        Self { chunk_size: None, timeout: None, retries: crew.retries(), progress: None }
+    }
+}
+
+impl fmt::Debug for Plan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { chunk_size, timeout, retries, .. } = self;
+        f.debug_struct("Plan")
+            .field("chunk_size", chunk_size)
+            .field("timeout", timeout)
+            .field("retries", retries)
+            .finish_non_exhaustive()
     }
 }
 
@@ -229,7 +253,7 @@ struct Chunk {
 }
 
 /// A map that runs: makes pieces out of items, and has their replies.
-struct Stream<I, R> {
+struct Stream<'p, I, R> {
     crew: Arc<Crew>,
     job: Arc<piece::Job>,
     basket: Arc<Basket>,
@@ -246,13 +270,16 @@ struct Stream<I, R> {
     sizes: BTreeMap<usize, u32>,
     /// Why no more pieces are made, if not for the end of the items.
     failed: Option<Error>,
+    progress: Option<Box<dyn FnMut(usize) + 'p>>,
+    /// Items that have an outcome.
+    done: usize,
     result: PhantomData<fn() -> R>,
 }
 
-impl<I: Iterator<Item: Portable>, R: Portable> Stream<I, R> {
+impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
     fn whole(
         crew: &Arc<Crew>,
-        plan: Plan,
+        plan: Plan<'p>,
         call: Result<Call>,
         context: Option<Parcel>,
         items: I,
@@ -269,14 +296,14 @@ impl<I: Iterator<Item: Portable>, R: Portable> Stream<I, R> {
         Self::new(crew, plan, call, context, items, (tries_all, chunk, DEEP_WINDOW))
     }
 
-    fn lazy(crew: &Arc<Crew>, plan: Plan, call: Result<Call>, context: Option<Parcel>, items: I) -> Result<Self> {
+    fn lazy(crew: &Arc<Crew>, plan: Plan<'p>, call: Result<Call>, context: Option<Parcel>, items: I) -> Result<Self> {
         let chunk = Chunk { items: plan.chunk_size.unwrap_or(1), bytes: usize::MAX };
         Self::new(crew, plan, call, context, items, (true, chunk, SHALLOW_WINDOW))
     }
 
     fn new(
         crew: &Arc<Crew>,
-        plan: Plan,
+        plan: Plan<'p>,
         call: Result<Call>,
         context: Option<Parcel>,
         items: I,
@@ -295,6 +322,8 @@ impl<I: Iterator<Item: Portable>, R: Portable> Stream<I, R> {
             held: 0,
             sizes: BTreeMap::new(),
             failed: None,
+            progress: plan.progress,
+            done: 0,
             result: PhantomData,
         })
     }
@@ -348,6 +377,10 @@ impl<I: Iterator<Item: Portable>, R: Portable> Stream<I, R> {
         let (index, reply) = self.basket.pop()?;
         self.received += 1;
         let items = self.sizes.remove(&index).unwrap_or(0);
+        self.done += items as usize;
+        if let Some(progress) = &mut self.progress {
+            progress(self.done);
+        }
         Some((index, items, reply))
     }
 
@@ -391,7 +424,7 @@ impl<I: Iterator<Item: Portable>, R: Portable> Stream<I, R> {
     }
 }
 
-impl<I, R> Drop for Stream<I, R> {
+impl<I, R> Drop for Stream<'_, I, R> {
     fn drop(&mut self) {
         if self.received < self.made {
             // ORDERING: Relaxed. A hint: see `is_cancelled`.
@@ -403,9 +436,9 @@ impl<I, R> Drop for Stream<I, R> {
 }
 
 /// What an iterator over results holds.
-struct Results<I, R> {
+struct Results<'p, I, R> {
     /// `None` at its end.
-    stream: Option<Stream<I, R>>,
+    stream: Option<Stream<'p, I, R>>,
     failed: Option<Error>,
     ready: VecDeque<Result<R>>,
     /// Replies that came before those of earlier pieces.
@@ -413,8 +446,8 @@ struct Results<I, R> {
     next: usize,
 }
 
-impl<I: Iterator<Item: Portable>, R: Portable> Results<I, R> {
-    fn new(stream: Result<Stream<I, R>>) -> Self {
+impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
+    fn new(stream: Result<Stream<'p, I, R>>) -> Self {
         let (stream, failed) = match stream {
             Ok(stream) => (Some(stream), None),
             Err(error) => (None, Some(error)),
@@ -430,13 +463,13 @@ impl<I: Iterator<Item: Portable>, R: Portable> Results<I, R> {
             let Some(stream) = &mut self.stream else { return self.failed.take().map(Err) };
             if let Some((items, reply)) = self.early.remove(&self.next) {
                 self.next += 1;
-                self.ready = results_of(reply, items, Stream::<I, R>::argument()).into();
+                self.ready = results_of(reply, items, Stream::<'p, I, R>::argument()).into();
                 continue;
             }
             stream.held = self.early.len();
             match stream.receive() {
                 Some((_, items, reply)) if !in_order => {
-                    self.ready = results_of(reply, items, Stream::<I, R>::argument()).into();
+                    self.ready = results_of(reply, items, Stream::<'p, I, R>::argument()).into();
                 }
                 Some((index, items, reply)) => {
                     self.early.insert(index, (items, reply));
@@ -452,13 +485,13 @@ impl<I: Iterator<Item: Portable>, R: Portable> Results<I, R> {
 
 /// The results of [`Pool::imap`]. Dropping it takes back what has not begun.
 #[must_use = "items are read as results are taken"]
-pub struct Imap<I, R>(Results<I, R>);
+pub struct Imap<'p, I, R>(Results<'p, I, R>);
 
 /// The results of [`Pool::imap_unordered`]. Dropping it takes back what has not begun.
 #[must_use = "items are read as results are taken"]
-pub struct ImapUnordered<I, R>(Results<I, R>);
+pub struct ImapUnordered<'p, I, R>(Results<'p, I, R>);
 
-impl<I: Iterator<Item: Portable>, R: Portable> Iterator for Imap<I, R> {
+impl<I: Iterator<Item: Portable>, R: Portable> Iterator for Imap<'_, I, R> {
     type Item = Result<R>;
 
     fn next(&mut self) -> Option<Result<R>> {
@@ -466,7 +499,7 @@ impl<I: Iterator<Item: Portable>, R: Portable> Iterator for Imap<I, R> {
     }
 }
 
-impl<I: Iterator<Item: Portable>, R: Portable> Iterator for ImapUnordered<I, R> {
+impl<I: Iterator<Item: Portable>, R: Portable> Iterator for ImapUnordered<'_, I, R> {
     type Item = Result<R>;
 
     fn next(&mut self) -> Option<Result<R>> {
@@ -474,13 +507,13 @@ impl<I: Iterator<Item: Portable>, R: Portable> Iterator for ImapUnordered<I, R> 
     }
 }
 
-impl<I, R> fmt::Debug for Imap<I, R> {
+impl<I, R> fmt::Debug for Imap<'_, I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Imap").finish_non_exhaustive()
     }
 }
 
-impl<I, R> fmt::Debug for ImapUnordered<I, R> {
+impl<I, R> fmt::Debug for ImapUnordered<'_, I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ImapUnordered").finish_non_exhaustive()
     }

@@ -1,7 +1,7 @@
 //! The thread that sleeps until a worker ends, and then sees to its lane.
 //!
 //! It polls the workers' sentinels, so a death is known when the kernel knows it. While a job with a timeout is under way it
-//! also looks every [`TICK`] which workers are over their time.
+//! also looks every 5 ms which workers are over their time.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
@@ -14,8 +14,6 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use super::crew::Crew;
 use crate::error::{Error, Result};
 
-/// How often the time of a running piece is looked at.
-const TICK: Duration = Duration::from_millis(5);
 /// Stands for the eventfd among the lanes.
 const WAKE: u64 = u64::MAX;
 
@@ -58,11 +56,11 @@ impl Keeper {
 
 fn keep(crew: &Weak<Crew>, keeper: &Keeper) {
     let mut events = Vec::with_capacity(64);
-    let mut has_limits = false;
+    let mut next = Some(Duration::ZERO);
     loop {
-        let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
         events.clear();
-        let waited = epoll::wait(&keeper.epoll, spare_capacity(&mut events), has_limits.then_some(&tick));
+        let rest = next.and_then(|next| Timespec::try_from(next).ok());
+        let waited = epoll::wait(&keeper.epoll, spare_capacity(&mut events), rest.as_ref());
         if waited.is_err_and(|error| error != rustix::io::Errno::INTR) {
             return;
         }
@@ -78,6 +76,6 @@ fn keep(crew: &Weak<Crew>, keeper: &Keeper) {
         if crew.is_over() {
             return;
         }
-        has_limits = crew.enforce_timeouts();
+        next = crew.tend();
     }
 }

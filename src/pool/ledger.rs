@@ -3,12 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::call::Key;
 use super::lane::{self, Words};
 use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink};
 use super::post::{Flying, Lane, Post};
 use crate::error::Error;
+
+/// How often the time of a running piece is looked at.
+const TICK: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -74,15 +78,25 @@ impl Ledger {
             if self.pending.is_empty() && !self.level() {
                 return;
             }
-            let lanes = self.lanes.iter_mut().filter(|lane| lane.has_room());
-            let Some(lane) = lanes.min_by_key(|lane| lane.flying()) else { return };
-            let Some(piece) = self.pending.pop_front() else { return };
+            let Some((at, index)) = self.next_match() else { return };
+            let (Some(piece), lane) = (self.pending.remove(at), &mut self.lanes[index]) else { return };
             if piece.sink.is_cancelled() {
                 piece.end(Reply::Lost(Cause::Cancelled), deliveries);
             } else {
                 lane.begin(piece);
             }
         }
+    }
+
+    /// The next pending piece that a lane has room for, and that lane: the one with the least to do, or the one that the
+    /// piece is for.
+    fn next_match(&self) -> Option<(usize, usize)> {
+        let rooms = self.lanes.iter().enumerate().filter(|(_, lane)| lane.has_room());
+        let (idlest, _) = rooms.min_by_key(|(_, lane)| lane.flying())?;
+        self.pending.iter().enumerate().find_map(|(at, piece)| match piece.lane {
+            None => Some((at, idlest)),
+            Some(lane) => self.lanes.get(lane)?.has_room().then_some((at, lane)),
+        })
     }
 
     /// Takes a piece back from the busiest lane if another one has nothing to do; returns whether one was.
@@ -94,7 +108,8 @@ impl Ledger {
         let Some(post) = lane.post.as_mut().filter(|post| post.flying.len() > 1) else { return false };
         let (first, rest) = post.flying.make_contiguous().split_at_mut(1);
         debug_assert_eq!(first.len(), 1);
-        for flying in rest.iter_mut().rev().filter(|flying| flying.piece.is_some()) {
+        let may_move = |flying: &&mut Flying| flying.piece.as_ref().is_some_and(|piece| piece.lane.is_none());
+        for flying in rest.iter_mut().rev().filter(may_move) {
             if lane::advance(&lane.words[usize::from(flying.slot)], lane::TAKEN_BACK) {
                 self.pending.extend(flying.piece.take());
                 return true;
@@ -173,5 +188,42 @@ impl Ledger {
             posts.push(post);
         }
         posts
+    }
+
+    /// Ends workers whose piece takes longer than it may; returns when to look again.
+    pub(super) fn enforce_timeouts(&mut self) -> Option<Duration> {
+        let mut next = None;
+        for lane in &mut self.lanes {
+            let Some(post) = &mut lane.post else { continue };
+            let Some(flying) = post.flying.iter_mut().find(|flying| flying.piece.is_some()) else { continue };
+            let Some(limit) = flying.piece.as_ref().and_then(|piece| piece.job.timeout) else { continue };
+            next = Some(TICK);
+            // ORDERING: Relaxed. See `lane.rs`.
+            if lane.words[usize::from(flying.slot)].load(Ordering::Relaxed) != lane::RUNNING {
+                continue;
+            }
+            let begun = *flying.begun.get_or_insert_with(Instant::now);
+            if begun.elapsed() >= limit && flying.cause.is_none() {
+                flying.cause = Some(Cause::TimedOut);
+                // One that has just ended is reaped all the same.
+                let _ = post.process.kill();
+            }
+        }
+        next.or_else(|| self.pending.iter().any(|piece| piece.job.timeout.is_some()).then_some(TICK))
+    }
+
+    /// Lets go the workers that have had nothing to do for so long; returns when to look again.
+    pub(super) fn let_idle_go(&mut self, timeout: Duration) -> Option<Duration> {
+        let mut next: Option<Duration> = None;
+        for lane in &mut self.lanes {
+            let Some(post) = lane.post.as_ref().filter(|post| post.work.is_some()) else { continue };
+            let rest = post.idle_since().map_or(timeout, |since| timeout.saturating_sub(since.elapsed()));
+            if rest.is_zero() {
+                lane.let_go();
+            } else {
+                next = Some(next.map_or(rest, |next| next.min(rest)));
+            }
+        }
+        next
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Piece {
     /// Which of its sink's pieces it is.
     pub(super) index: usize,
     pub(super) items: u32,
+    /// The one lane that it is for, if it is for one.
+    pub(super) lane: Option<usize>,
     pub(super) parcel: Parcel,
     pub(super) retries: u32,
     pub(super) in_transit: InTransit,
@@ -79,7 +81,7 @@ pub(super) type Deliveries = Vec<(Arc<dyn Sink>, usize, Reply)>;
 impl Piece {
     pub(super) fn new(job: &Arc<Job>, sink: Arc<dyn Sink>, index: usize, items: u32, parcel: Parcel) -> Self {
         let (job, retries) = (Arc::clone(job), job.retries);
-        Self { job, sink, index, items, parcel, retries, in_transit: InTransit::default() }
+        Self { job, sink, index, items, lane: None, parcel, retries, in_transit: InTransit::default() }
     }
 
     pub(super) fn end(self, reply: Reply, deliveries: &mut Deliveries) {

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,6 +47,8 @@ pub(super) struct Post {
     pub(super) told: HashSet<u32>,
     pub(super) items_left: u64,
     pub(super) is_ready: bool,
+    /// When it had answered all.
+    rested: Instant,
     pub(super) unfit: Option<Failure>,
 }
 
@@ -138,8 +141,15 @@ impl Post {
             told: HashSet::new(),
             items_left,
             is_ready: false,
+            rested: Instant::now(),
             unfit: None,
         }
+    }
+
+    /// Since when it has had nothing to do, if it has nothing.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let is_idle = self.is_ready && self.work.is_some() && self.flying.is_empty() && self.outbox.is_empty();
+        is_idle.then_some(self.rested)
     }
 
     /// Sends what travels beside a piece, and notes it in the head.
@@ -213,6 +223,7 @@ impl Post {
             Kind::Unfit => self.unfit = postcard::from_bytes(&bytes).ok(),
             Kind::Items | Kind::TakenBack => {
                 let fds = self.fds(head);
+                self.rested = Instant::now();
                 let Some(flying) = self.flying.pop_front().filter(|flying| flying.slot == head.slot) else {
                     return self.distrust();
                 };
@@ -266,6 +277,15 @@ impl End {
         match post.process.join_timeout(Duration::ZERO) {
             Ok(_) => Self::Left,
             Err(error) => Self::Failed(error),
+        }
+    }
+
+    /// How much it says against the next worker, if this one had not come up: a failure of its own will come again, of
+    /// being killed one does not know.
+    pub(super) fn weight(&self) -> u32 {
+        match self {
+            Self::Failed(Error::Died { status, .. }) if status.signal() == Some(libc::SIGKILL) => 1,
+            _ => 10,
         }
     }
 

@@ -4,6 +4,7 @@ use std::any::type_name;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -82,13 +83,14 @@ impl Sink for Slot {
         if let Some(then) = then {
             *stage = Stage::Taken;
             drop(stage);
-            then(reply);
+            // The thread has other replies to hand over. The panic's message has been printed.
+            let _ = catch_unwind(AssertUnwindSafe(|| then(reply)));
         } else {
             *stage = Stage::Done(reply);
             drop(stage);
         }
         if let Some(waker) = waker {
-            waker.wake();
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 
@@ -193,7 +195,8 @@ impl<R: Portable> Task<R> {
         self.slot.take().map(|reply| result_of(reply, self.argument)).transpose()
     }
 
-    /// Runs `then` with the result, in the thread that finds it, which should not be kept for long.
+    /// Runs `then` with the result, in the thread that finds it, which should not be kept for long. A panic of `then` ends
+    /// there.
     pub fn on_done(self, then: impl FnOnce(Result<R>) + Send + 'static) {
         let argument = self.argument;
         let mut stage = self.slot.lock();

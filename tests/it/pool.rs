@@ -191,6 +191,8 @@ fn join_waits_for_what_was_submitted() {
 #[test]
 fn tasks_come_in_the_order_in_which_they_end() {
     let pool = Pool::new(3).unwrap();
+    // All workers are up.
+    pool.broadcast(|(): ()| (), &()).unwrap();
     let nap = |tenths: u32| std::thread::sleep(Duration::from_millis(100) * tenths);
     let tasks = [3, 2, 1].map(|tenths| (tenths, pool.submit(nap, tenths).unwrap()));
     let order: Vec<_> = as_completed(tasks).map(|(tenths, result)| result.map(|()| tenths).unwrap()).collect();
@@ -242,4 +244,62 @@ fn a_task_is_a_future_and_calls_back() {
     let (tx, rx) = std::sync::mpsc::channel();
     pool.submit(fib, 10).unwrap().on_done(move |result| tx.send(result.unwrap()).unwrap());
     assert_eq!(rx.recv().unwrap(), 55);
+}
+
+#[test]
+fn a_broadcast_runs_once_in_each_worker() {
+    let pool = Pool::new(3).unwrap();
+    let mut found = pool.broadcast(|(): ()| std::process::id(), &()).unwrap();
+    let mut pids = pool.worker_pids();
+    found.sort_unstable();
+    pids.sort_unstable();
+    assert_eq!(found, pids);
+}
+
+#[test]
+fn a_worker_is_replaced_after_so_many_items() {
+    let pool = Pool::builder().workers(2).max_tasks_per_worker(5).build().unwrap();
+    let mut pids = pool.job().chunk_size(1).map(|_: u32| std::process::id(), 0..50).unwrap();
+    pids.sort_unstable();
+    pids.dedup_by_key(|pid| *pid);
+    assert!((10..=12).contains(&pids.len()), "{pids:?}");
+}
+
+#[test]
+fn an_idle_worker_leaves_and_comes_back_for_work() {
+    let pool = Pool::builder().workers(2).idle_timeout(Duration::from_millis(20)).build().unwrap();
+    let first = pool.apply(|(): ()| std::process::id(), ()).unwrap();
+    while !pool.worker_pids().is_empty() {
+        std::thread::yield_now();
+    }
+    assert_ne!(pool.apply(|(): ()| std::process::id(), ()).unwrap(), first);
+}
+
+#[test]
+fn progress_is_told_until_all_is_done() {
+    let pool = Pool::new(2).unwrap();
+    let mut told = Vec::new();
+    pool.job().chunk_size(10).progress(|done| told.push(done)).map(fib, 0..20).unwrap();
+    assert_eq!(told, [10, 20]);
+}
+
+#[test]
+fn shutdown_may_cancel_what_has_not_begun() {
+    let pool = Pool::new(1).unwrap();
+    let tasks: Vec<_> =
+        (0..50).map(|_| pool.submit(|(): ()| std::thread::sleep(Duration::from_millis(20)), ()).unwrap()).collect();
+    pool.shutdown(true, true).unwrap();
+    assert!(matches!(pool.submit(fib, 1), Err(Error::PoolClosed)));
+    let cancelled =
+        tasks.into_iter().map(|task| task.result()).filter(|result| matches!(result, Err(Error::Cancelled))).count();
+    assert!((48..=50).contains(&cancelled), "{cancelled}");
+}
+
+#[test]
+fn a_task_may_have_a_pool_of_its_own() {
+    let pool = Pool::new(2).unwrap();
+    let sums = pool
+        .map(|n: u64| Pool::new(2).unwrap().map(|x: u64| x * x, 0..n).unwrap().iter().sum::<u64>(), [3, 4])
+        .unwrap();
+    assert_eq!(sums, [5, 14]);
 }
