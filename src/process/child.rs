@@ -29,7 +29,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crosslane_shm::Domain;
 use rustix::io::Errno;
@@ -56,6 +56,8 @@ pub(crate) struct Errand {
 static INIT_WAS_CALLED: AtomicBool = AtomicBool::new(false);
 /// The control socket of a child.
 static SOCKET: OnceLock<UnixStream> = OnceLock::new();
+/// Held while a frame is sent: where panics abort, any thread may have one to report.
+static SENDING: Mutex<()> = Mutex::new(());
 
 /// Makes this program able to run functions for other processes: to be called first in `main`.
 ///
@@ -206,6 +208,7 @@ fn name_process(name: &str) {
 
 fn send_result(socket: &UnixStream, parcel: Parcel) -> Result<(), Failure> {
     let fds: Vec<_> = parcel.fds.iter().map(AsFd::as_fd).collect();
+    let _sending = SENDING.lock().unwrap_or_else(PoisonError::into_inner);
     match frame::send(socket.as_fd(), kind::RETURNED, [&parcel.bytes, &[]], &fds) {
         Ok(()) => {
             // This process ends: nobody takes anything back.
@@ -227,6 +230,7 @@ fn send_report(report: &PanicReport) {
 /// Sends to the parent; whether it is there to read is not this process's concern.
 fn send(kind: u8, bytes: &[u8]) {
     if let Some(socket) = SOCKET.get() {
+        let _sending = SENDING.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = frame::send(socket.as_fd(), kind, [bytes, &[]], &[]);
     }
 }

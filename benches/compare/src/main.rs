@@ -64,6 +64,9 @@ fn chosen(mut rows: Vec<Row>, text: &str) -> Vec<Row> {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = rows::processes::enter() {
+        return code;
+    }
     let Some(options) = options(std::env::args().skip(1)) else {
         eprintln!("{USAGE}");
         return ExitCode::FAILURE;

@@ -105,6 +105,22 @@ home.close()
 home.unlink()
 "#;
 
+/// Starts processes by `spawn` and waits for their result; argument: how many.
+pub const PROCESS: &str = r#"
+import multiprocessing as mp, sys, time
+context = mp.get_context("spawn")
+def once():
+    results = context.SimpleQueue()
+    child = context.Process(target=results.put, args=(2,))
+    child.start()
+    assert results.get() == 2
+    child.join()
+once()
+start = time.perf_counter()
+for _ in range(int(sys.argv[1])): once()
+print(time.perf_counter() - start)
+"#;
+
 /// Whether there is a Python to measure.
 pub fn is_there() -> bool {
     Command::new("python3").args(["-c", "import multiprocessing.shared_memory"]).status().is_ok_and(|it| it.success())

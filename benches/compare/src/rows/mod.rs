@@ -12,6 +12,7 @@ mod lock;
 mod locks_family;
 mod mpmc;
 mod one_by_one;
+pub mod processes;
 mod pthread;
 mod record;
 mod recovery;
@@ -44,6 +45,7 @@ pub fn all(scale: f64) -> Vec<Row> {
         recovery::rows,
         latest::rows,
         array::rows,
+        processes::rows,
     ]
     .into_iter()
     .flat_map(|family| family(scale))
