@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use super::call::{Call, Failure, kind};
 use super::constructors::{self, Arguments, Constructor};
-use super::marker::{Entry, Marker};
+use super::marker::{self, Entry, Marker};
 use super::tree::{self, Birth};
 use super::{exit, image, report, watch};
 use crate::error::{Error, PanicReport, Result};
@@ -90,12 +90,17 @@ pub fn init() {
 /// Where the children of this process take over.
 ///
 /// # Errors
-/// [`Error::NotInitialized`]: nowhere, or this process is itself a child that did not.
+/// [`Error::NotInitialized`]: nowhere, or this process is itself a child that did not. [`Error::Io`]: the program has
+/// rights that its caller lacks, so its children would believe no marker.
 pub(crate) fn entry() -> Result<Entry> {
     // Keeps the hook in every program that gets here.
     hint::black_box(&HOOK);
     if !tree::is_child() && Marker::of_this_process().is_some_and(Marker::is_for_us) {
         return Err(Error::NotInitialized);
+    }
+    if marker::is_privileged() {
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        return Err(Error::Io { doing: "start a process from a set-user-id program", source });
     }
     if INIT_WAS_CALLED.load(Ordering::Relaxed) {
         return Ok(Entry::Init);

@@ -77,8 +77,8 @@ impl Marker {
     }
 }
 
-/// Whether the program has rights that its caller lacks.
-fn is_privileged() -> bool {
+/// Whether the program has rights that its caller lacks: a set-user-id program, one with capabilities of its file's.
+pub(crate) fn is_privileged() -> bool {
     // SAFETY: reads a value that the kernel left for this process.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }

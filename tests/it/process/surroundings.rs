@@ -207,3 +207,38 @@ fn cpus_are_those_that_this_process_may_use() {
     };
     assert_eq!(spawn(pinned, ()).unwrap().join().unwrap(), (1, 1));
 }
+
+/// Runs this test again as a set-user-id program, in which children would believe no marker.
+#[test]
+fn a_program_with_rights_that_its_caller_lacks_starts_nothing() {
+    // SAFETY: reads a value that the kernel left for this process.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        match spawn(|()| (), ()) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {}
+            other => panic!("{other:?}"),
+        }
+        println!("refused");
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can make such a program of another user's");
+        return;
+    }
+    let own = std::env::current_exe().unwrap();
+    if own.extension().is_some_and(|extension| extension == "privileged") {
+        println!("skipped: the file system is mounted without set-user-id bits");
+        return;
+    }
+    let copy = own.with_extension("privileged");
+    std::fs::copy(&own, &copy).unwrap();
+    std::os::unix::fs::chown(&copy, Some(65_534), None).unwrap();
+    std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
+    let name = concat!(module_path!(), "::a_program_with_rights_that_its_caller_lacks_starts_nothing");
+    let (_, name) = name.split_once("::").unwrap();
+    let output = std::process::Command::new(&copy).args(["--exact", name, "--nocapture"]).output();
+    std::fs::remove_file(&copy).unwrap();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}");
+    assert!(output.status.success() && (said.contains("refused") || said.contains("skipped")), "{output:?}");
+}
