@@ -192,8 +192,8 @@ impl<T: Share> Object for shm::Shared<T, Trusted> {
 
 /// Makes a type around an object one that a handle can stand for, under a name of its own.
 macro_rules! renamed {
-    ($handle:literal: $outer:ident($inner:ty)) => {
-        impl $crate::place::Object for $outer {
+    ($handle:literal: $outer:ident $(<$t:ident>)? ($inner:ty)) => {
+        impl$(<$t: $crate::Plain>)? $crate::place::Object for $outer $(<$t>)? {
             const HANDLE: &'static str = $handle;
 
             fn in_slab(

@@ -4,14 +4,14 @@
 //! puts it in by compare-and-swap. So there is no lock that a killed or stopped process could hold, and `set`, `fetch_add`
 //! and `update` agree about the order in which they happened; a lock in `update` alone would lose what is set meanwhile.
 //!
-//! A longer value has two cells, and a lock around the number of the one that holds it. A change is written to the other
-//! cell, and then the number is changed.
+//! A longer value has two cells behind a lock, and a byte that says which of them holds it. A change is written to the other
+//! cell, and then the byte is changed.
 //!
 //! # Crash
 //! | a process is killed | the others find |
 //! |---|---|
 //! | anywhere in a call on a value of up to 8 bytes | the old value or the new one |
-//! | with the lock, before the number is changed | the old value; the next one takes the lock over within 10 ms |
+//! | with the lock, before the byte is changed | the old value; the next one takes the lock over within 10 ms |
 //! | with the lock, after that | the new value; likewise |
 //!
 //! Nothing is ever half changed, so nobody is told of the death, as the holder of a `Mutex` would be.
@@ -28,7 +28,7 @@ use crate::array::{Contended, Element, Float, Integer};
 use crate::error::{Error, Result};
 use crate::place::{self, Placed};
 use crate::shm::header::HeaderError;
-use crate::shm::{self, Env, OpenError, Slabs};
+use crate::shm::{self, Env, OpenError, Options, Slabs};
 use crate::sync::{LeaseLock, LockError, MutexGuard};
 use crate::{Plain, Trusted, wire};
 
@@ -43,7 +43,7 @@ use crate::{Plain, Trusted, wire};
 /// | up to 8 bytes | never block | `get` and `set` as an atomic's; `update` one compare-and-swap |
 /// | more | take the value's lock | about a [`Mutex`](crate::Mutex) and the copies |
 ///
-/// It takes 176 bytes of a slab that this process's small objects share (some 400 if it is longer than 8 bytes), and no
+/// It takes 176 bytes of a slab that this process's small objects share (112 and three times its length if that is more than 8), and no
 /// descriptor of its own.
 ///
 /// # Crash
@@ -62,20 +62,17 @@ pub struct Value<T: Plain>(Kind<T>);
 
 enum Kind<T: Plain> {
     Word(Placed<Word>),
-    Pair(Pair<T>),
+    Cells(Placed<Cells<T>>),
 }
 
 /// Where a value of up to 8 bytes lies.
 struct Word(shm::Array<u64, Trusted>);
 
-/// A value of more than 8 bytes: two cells, of which `newest` has the number of the valid one in its lowest bit.
-struct Pair<T: Plain> {
-    newest: Placed<Newest>,
-    cells: Placed<shm::Array<T, Trusted>>,
-}
+/// Where a longer one does: two cells, and one more of which the first byte says which of them is valid.
+struct Cells<T: Plain>(shm::Mutex<[T; 3], Trusted>);
 
-/// The lock of a pair.
-struct Newest(shm::Mutex<u64, Trusted>);
+place::renamed!("Value": Word(shm::Array<u64, Trusted>));
+place::renamed!("Value": Cells<T>(shm::Mutex<[T; 3], Trusted>));
 
 impl<T: Plain> Value<T> {
     /// A new value.
@@ -109,8 +106,8 @@ impl<T: Plain> Value<T> {
     pub fn get(&self) -> T {
         match &self.0 {
             Kind::Word(word) => of_word(word.0.get(0)),
-            Kind::Pair(pair) => match pair.hold() {
-                Ok(held) => pair.cells.get(valid(&held)),
+            Kind::Cells(cells) => match cells.hold() {
+                Ok(held) => held[valid(&held)],
                 Err(error) => panic!("{error}"),
             },
         }
@@ -125,8 +122,8 @@ impl<T: Plain> Value<T> {
     pub fn set(&self, value: T) {
         match &self.0 {
             Kind::Word(word) => word.0.set(0, to_word(value)),
-            Kind::Pair(pair) => match pair.hold() {
-                Ok(held) => pair.commit(held, value),
+            Kind::Cells(cells) => match cells.hold() {
+                Ok(held) => commit(held, value),
                 Err(error) => panic!("{error}"),
             },
         }
@@ -162,11 +159,11 @@ impl<T: Plain> Value<T> {
                     _ => Err(Error::Contended(Contended)),
                 }
             }
-            Kind::Pair(pair) => {
-                let held = pair.hold()?;
-                let mut copy = pair.cells.get(valid(&held));
+            Kind::Cells(cells) => {
+                let held = cells.hold()?;
+                let mut copy = held[valid(&held)];
                 let output = change(&mut copy);
-                pair.commit(held, copy);
+                commit(held, copy);
                 Ok(output)
             }
         }
@@ -193,7 +190,7 @@ impl<T: Element> Value<T> {
     fn word(&self) -> crate::array::Elements<'_, u64> {
         match &self.0 {
             Kind::Word(word) => word.0.elements(),
-            Kind::Pair(_) => unreachable!("numbers have up to 8 bytes"),
+            Kind::Cells(_) => unreachable!("numbers have up to 8 bytes"),
         }
     }
 }
@@ -230,19 +227,13 @@ impl<T: Float> Value<T> {
     }
 }
 
-type Held<'a> = MutexGuard<'a, u64, LeaseLock<Env>>;
+type Held<'a, T> = MutexGuard<'a, [T; 3], LeaseLock<Env>>;
 
-/// The cell that holds the value.
-#[inline]
-fn valid(newest: &u64) -> usize {
-    usize::from(*newest & 1 == 1)
-}
-
-impl<T: Plain> Pair<T> {
-    /// The lock. A dead holder has changed the number or has not, so there is nothing to repair.
+impl<T: Plain> Cells<T> {
+    /// The lock. A dead holder has changed the byte or has not, so there is nothing to repair.
     #[inline]
-    fn hold(&self) -> Result<Held<'_>, LockError<()>> {
-        match self.newest.0.lock() {
+    fn hold(&self) -> Result<Held<'_, T>, LockError<()>> {
+        match self.0.lock() {
             Ok(held) => Ok(held),
             Err(LockError::OwnerDied(mut held) | LockError::Poisoned(mut held)) => {
                 held.mark_consistent();
@@ -251,16 +242,30 @@ impl<T: Plain> Pair<T> {
             Err(error) => Err(error.without_guard()),
         }
     }
+}
 
-    #[inline]
-    fn commit(&self, mut held: Held<'_>, value: T) {
-        let next = valid(&held) ^ 1;
-        self.cells.set(next, value);
-        // A kill interrupts between instructions, as a signal does: the value is whole before the number leads to it. Other
-        // processes look under the lock only, or after the proof of this one's death.
-        compiler_fence(Ordering::SeqCst);
-        *held = next as u64;
-    }
+/// Makes `value` the valid one, and unlocks.
+#[inline]
+fn commit<T: Plain>(mut held: Held<'_, T>, value: T) {
+    let next = valid(&held) ^ 1;
+    held[next] = value;
+    // A kill interrupts between instructions, as a signal does: the value is whole before the byte leads to it. Other
+    // processes look under the lock only, or after the proof of this one's death.
+    compiler_fence(Ordering::SeqCst);
+    set_valid(&mut held, next);
+}
+
+/// The cell that holds the value: 0 or 1, whatever the byte.
+#[inline]
+fn valid<T: Plain>(cells: &[T; 3]) -> usize {
+    // SAFETY: the first byte of a cell of more than 8, initialised as `Plain` has no padding.
+    usize::from(unsafe { (&raw const cells[2]).cast::<u8>().read() } & 1)
+}
+
+#[inline]
+fn set_valid<T: Plain>(cells: &mut [T; 3], cell: usize) {
+    // SAFETY: as in `valid`; each pattern of bytes is a `T`.
+    unsafe { (&raw mut cells[2]).cast::<u8>().write_volatile(u8::from(cell == 1)) };
 }
 
 /// A value of up to 8 bytes at the top of a word, above zeros, so that adding words adds values.
@@ -293,7 +298,7 @@ impl<T: Plain> Clone for Value<T> {
     fn clone(&self) -> Self {
         Self(match &self.0 {
             Kind::Word(word) => Kind::Word(word.clone()),
-            Kind::Pair(pair) => Kind::Pair(Pair { newest: pair.newest.clone(), cells: pair.cells.clone() }),
+            Kind::Cells(cells) => Kind::Cells(cells.clone()),
         })
     }
 }
@@ -308,24 +313,23 @@ impl<T: Plain> Serialize for Value<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
             Kind::Word(word) => (T::FINGERPRINT, word).serialize(serializer),
-            Kind::Pair(pair) => (T::FINGERPRINT, &pair.newest, &pair.cells).serialize(serializer),
+            Kind::Cells(cells) => (T::FINGERPRINT, cells).serialize(serializer),
         }
     }
 }
 
 impl<'de, T: Plain> Deserialize<'de> for Value<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (found, cells, kind) = if size_of::<T>() <= size_of::<u64>() {
+        let (found, kind) = if size_of::<T>() <= size_of::<u64>() {
             let (found, word): (_, Placed<Word>) = Deserialize::deserialize(deserializer)?;
-            (found, (word.0.len(), 1), Kind::Word(word))
+            if word.0.len() != 1 {
+                return Err(D::Error::custom("a value of several words"));
+            }
+            (found, Kind::Word(word))
         } else {
-            let (found, newest, cells): (_, _, Placed<shm::Array<T, Trusted>>) =
-                Deserialize::deserialize(deserializer)?;
-            (found, (cells.len(), 2), Kind::Pair(Pair { newest, cells }))
+            let (found, cells) = Deserialize::deserialize(deserializer)?;
+            (found, Kind::Cells(cells))
         };
-        if cells.0 != cells.1 {
-            return Err(D::Error::custom("a value with another number of cells"));
-        }
         // A word does not say what is in it.
         if found != T::FINGERPRINT {
             let (expected, type_name) = (T::FINGERPRINT, std::any::type_name::<T>());
@@ -335,9 +339,6 @@ impl<'de, T: Plain> Deserialize<'de> for Value<T> {
         Ok(Self(kind))
     }
 }
-
-place::renamed!("Value": Word(shm::Array<u64, Trusted>));
-place::renamed!("Value": Newest(shm::Mutex<u64, Trusted>));
 
 #[cfg(test)]
 mod tests {
@@ -369,16 +370,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_was_left_between_its_two_stores_has_the_old_value() {
+    fn a_value_that_was_left_between_its_two_stores_is_the_old_one() {
         let value = Value::new([1_u64; 3]).unwrap();
-        let Kind::Pair(pair) = &value.0 else { panic!("24 bytes") };
-        for newest in [0, 1] {
-            // As a writer that is killed before it changes the number.
-            pair.cells.set(newest ^ 1, [9; 3]);
+        let Kind::Cells(cells) = &value.0 else { panic!("24 bytes") };
+        for cell in [0, 1] {
+            // As a writer that is killed before it changes the byte.
+            cells.0.lock().unwrap()[cell ^ 1] = [9; 3];
             assert_eq!(value.get(), [1; 3]);
             // And once all of it is done, the other cell is the valid one.
             value.set([1; 3]);
-            assert_eq!(*pair.newest.0.lock().unwrap(), newest as u64 ^ 1);
+            assert_eq!(valid(&cells.0.lock().unwrap()), cell ^ 1);
         }
     }
 }

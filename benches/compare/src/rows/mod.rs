@@ -20,6 +20,7 @@ mod ring;
 mod rival;
 mod round_trip;
 mod segment;
+mod value;
 mod vyukov;
 mod wake_modes;
 
@@ -35,6 +36,7 @@ pub fn all(scale: f64) -> Vec<Row> {
         large::rows,
         blocking::rows,
         lock::rows,
+        value::rows,
         locks_family::rows,
         contended::rows,
         condvar::rows,
