@@ -2,7 +2,7 @@
 
 use crosslane::{Array, Barrier, spawn};
 
-const PROCESSES: usize = 3;
+const PROCESSES: u32 = 3;
 
 /// What a phase of each process puts into the table.
 fn two_phases((me, barrier, first, second): (usize, Barrier, Array<u64>, Array<u64>)) -> (u64, bool) {
@@ -17,9 +17,9 @@ fn two_phases((me, barrier, first, second): (usize, Barrier, Array<u64>, Array<u
 
 fn main() -> crosslane::Result<()> {
     crosslane::init();
-    let barrier = Barrier::new(PROCESSES as u32)?;
-    let (first, second) = (Array::zeroed(PROCESSES)?, Array::zeroed(PROCESSES)?);
-    let parties: Vec<_> = (0..PROCESSES)
+    let barrier = Barrier::new(PROCESSES)?;
+    let (first, second) = (Array::zeroed(PROCESSES as usize)?, Array::zeroed(PROCESSES as usize)?);
+    let parties: Vec<_> = (0..PROCESSES as usize)
         .map(|me| spawn(two_phases, (me, barrier.clone(), first.clone(), second.clone())))
         .collect::<Result<_, _>>()?;
     let mut leaders = 0;

@@ -86,10 +86,10 @@ impl<T: Plain> Value<T> {
             word.set(0, to_word(value));
             return Ok(Self(Kind::Word(Placed::new(Word(word)))));
         }
-        let cells =
-            Placed::new(shm::Array::in_slab(slabs, 2).or_else(|_| shm::Array::anonymous(2, &shm::Options::new()))?);
-        cells.set(0, value);
-        Ok(Self(Kind::Pair(Pair { newest: Placed::new(Newest(shm::Mutex::in_slab(slabs, 0)?)), cells })))
+        let mut cells = [value; 3];
+        set_valid(&mut cells, 0);
+        let mutex = shm::Mutex::in_slab(slabs, cells).or_else(|_| shm::Mutex::anonymous(cells, &Options::new()))?;
+        Ok(Self(Kind::Cells(Placed::new(Cells(mutex)))))
     }
 
     /// The value.

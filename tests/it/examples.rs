@@ -10,14 +10,14 @@ fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().unwrap().parent().unwrap();
     let program = profile.join("examples").join(name);
-    BUILT.call_once(|| {
-        if !program.exists() {
+    if !program.exists() {
+        BUILT.call_once(|| {
             let mut build = Command::new(env!("CARGO"));
             build.args(["build", "--quiet", "--examples", "--profile"]);
             build.arg(if profile.ends_with("debug") { "dev" } else { "release" });
             assert!(build.status().unwrap().success(), "the examples do not build");
-        }
-    });
+        });
+    }
     program
 }
 
@@ -49,4 +49,37 @@ fn exit_codes() {
 fn squares_and_cubes() {
     let said = run("squares_and_cubes");
     assert!(said.ends_with("2: 4, 8\n3: 9, 27\n4: 16, 64\n5: 25, 125\n6: 36, 216\n7: 49, 343\n"), "{said}");
+}
+
+#[test]
+fn global_and_shared() {
+    let said = run("global_and_shared");
+    assert!(
+        said.starts_with("the global: 100 in the child, 1 here\nthe value: 100, the array: [1.0, 4.0, 9.0]\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn bank() {
+    let said = run("bank");
+    assert!(
+        said.starts_with("with a lock around it: 100 euros\nbehind a lock, after a holder's death: -999900"),
+        "{said}"
+    );
+}
+
+#[test]
+fn event() {
+    let said = run("event");
+    assert!(said.ends_with("impatient: it was set in the end, after waits in vain\n"), "{said}");
+}
+
+#[test]
+fn barrier() {
+    let said = run("barrier");
+    assert_eq!(
+        said,
+        "all have added up: [60, 60, 60]\n1 of 3 was told to be the leader\nwithout its party: the barrier is broken\n"
+    );
 }
