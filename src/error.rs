@@ -126,6 +126,8 @@ pub enum Error {
     },
     /// The time is up. Nothing was consumed.
     TimedOut,
+    /// More tasks were said to be done than were got.
+    NoTask,
     /// Nothing is there now. Nothing was waited for.
     Empty,
     /// There is no room now. Nothing was waited for.
@@ -303,6 +305,7 @@ impl fmt::Display for Error {
                 write!(f, "the message has {needed_bytes} bytes, more than the buffer")
             }
             Self::TimedOut => f.write_str("timed out"),
+            Self::NoTask => f.write_str("no task is to be done"),
             Self::Empty => f.write_str("nothing is there"),
             Self::Full => f.write_str("there is no room"),
             Self::Closed => f.write_str("closed"),

@@ -34,7 +34,7 @@ pub use process::{
     ActiveChild, CurrentProcess, ParentProcess, Process, ProcessBuilder, active_children, at_exit, cpu_count,
     current_process, init, parent_process, spawn,
 };
-pub use queue::{Queue, SimpleQueue};
+pub use queue::{JoinableQueue, Queue, SimpleQueue};
 pub use value::Value;
 pub use wait::{Waitable, wait};
 pub use wire::Portable;

@@ -1,7 +1,7 @@
 //! Queues of values: any number of producers and consumers in any processes, each value to one consumer.
 //!
-//! [`Queue`] is the queue for most; a [`SimpleQueue`] has fewer calls. Further down, for items of one
-//! `Plain` type and for bytes, also by name between unrelated programs, there are [`shm::Queue`](crate::shm::Queue) and
+//! [`Queue`] is the queue for most; a [`JoinableQueue`] knows when everything that was put into it has been done, and a
+//! [`SimpleQueue`] has fewer calls. Further down, for items of one `Plain` type and for bytes, also by name between unrelated programs, there are [`shm::Queue`](crate::shm::Queue) and
 //! [`shm::Messages`](crate::shm::Messages).
 //!
 //! Protocol, orderings and crash table: [`crosslane_core::mpmc`]. Here is only what makes messages of values
@@ -10,6 +10,7 @@
 mod channel;
 mod error;
 mod iter;
+mod joinable;
 mod simple;
 
 use std::fmt;
@@ -30,6 +31,7 @@ pub use crosslane_shm::queue::{Delivery, Reservation};
 
 pub use error::PutError;
 pub use iter::Iter;
+pub use joinable::JoinableQueue;
 pub use simple::SimpleQueue;
 
 /// A bounded queue of values of any type that serde can write, with any number of producers and consumers in any processes;

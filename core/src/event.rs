@@ -104,6 +104,17 @@ impl EventWord {
         self.wake_fenced(items, wait);
     }
 
+    /// Waker's steps 1 and 2 alone: whether somebody may sleep, who announced before what the caller published. For who
+    /// then looks whether there is anything to wake for.
+    pub(crate) fn may_be_awaited(&self, light: Light) -> bool {
+        if light == Light::Polling {
+            return false;
+        }
+        light.fence();
+        // ORDERING: Relaxed. The fence orders it after the publication.
+        self.0.load(Ordering::Relaxed) & SLEEPERS != 0
+    }
+
     /// As [`wake`](Self::wake) in [`WakeMode::Fenced`], for a caller that has put a full fence of its own between its
     /// publication and this call.
     #[inline]

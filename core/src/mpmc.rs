@@ -65,11 +65,13 @@
 //! Any number of recoverers may run at once and each may be killed: every step is a CAS of the exact dead word, and the
 //! steps are repeated by the next.
 //!
+//! Waiting until everything that was pushed is done: `join.rs`.
+//!
 //! # Orderings
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
 //! | `mpmc.full` | push 3, FULL | pop 2, CAS to READING (also of RETURNED and DEADLETTER: read-modify-writes continue the release sequence) | the payload | `mpmc` |
-//! | `mpmc.free` | pop 3, FREE; abandon; recover 1 | push 2, CAS to WRITING | that nobody touches the payload any more | `mpmc` |
+//! | `mpmc.free` | pop 3, FREE; abandon; recover 1 | push 2, CAS to WRITING; a joiner's look | that nobody touches the payload any more | `mpmc` |
 //! | `mpmc.hint` | push 3, pop 3: `tail`, `head` | loads of them | that every slot before it is claimed: a slot's word is never older than the hint | `mpmc` |
 //! | `mpmc.returned` | recover 2, and whoever returns an item | pop 1 | that a slot is RETURNED | `mpmc` |
 //! | `mpmc.closed` | `close` | pop, before it says closed | what the closing process pushed before | `mpmc` |
@@ -96,6 +98,7 @@
 mod bytes;
 mod claim;
 mod handle;
+mod join;
 mod queue;
 mod recover;
 mod word;
@@ -105,6 +108,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 pub use bytes::{Bytes, BytesDelivery, BytesReservation};
+pub use join::HeldMessage;
 pub use queue::{Delivery, Queue, Reservation};
 pub use recover::Recovered;
 
@@ -137,7 +141,8 @@ struct Rare {
     max_attempts: AtomicU32,
     /// Dead letters that were overwritten. Wraps.
     dropped: AtomicU32,
-    reserved: AtomicU32,
+    /// Where those sleep who wait until everything is done.
+    all_done: EventWord,
 }
 
 #[derive(Debug, Default)]
@@ -432,6 +437,7 @@ impl<'m> Ring<'m> {
     pub fn wake_all<W: Wait>(&self, wait: &W) {
         self.header().not_empty.0.wake_all(wait);
         self.header().not_full.0.wake_all(wait);
+        self.rare().all_done.wake_all(wait);
     }
 
     /// Items that wait, those that were returned among them; not those that somebody is writing or reading. Exact while

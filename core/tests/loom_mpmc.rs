@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crosslane_core::model::{Memory, Peers, Process, check, check_deaths, thread, until_killed};
 use crosslane_core::mpmc::{Bytes, Payload, PopError, PushError, Queue, Recovered, Ring};
+use crosslane_core::prim::{AtomicU32, Ordering};
 use crosslane_core::{Liveness, OwnerId, WakeMode};
 
 const SLOTS: u32 = 2;
@@ -851,5 +852,55 @@ fn a_hint_taken_back_late_hides_no_item() {
         recoverer.join().unwrap();
         assert_eq!(early.or(queue.try_pop().ok()), Some(10));
         world.assert_whole(3);
+    });
+}
+
+/// A worker that pushes another message while it deals with one, and joiners that may look between the two.
+#[test]
+fn a_join_ends_when_everything_is_done_and_not_before() {
+    check("mpmc.join", Some(1), 150, || {
+        let world = World::with(WakeMode::Fenced, Bytes::payload(8).unwrap(), 7);
+        let queue = |i| Bytes::new(world.ring, 8, world.process(i)).unwrap();
+        let done = Arc::new(AtomicU32::new(0));
+        let (worker, joiner) = (queue(1), queue(2));
+        // The message lies in the second slot, and the one that follows from it comes to lie in the first.
+        joiner.try_push(&[0]).unwrap();
+        worker.try_take().unwrap().ack();
+        joiner.try_push(&[1]).unwrap();
+        let working = {
+            let done = done.clone();
+            thread::spawn(move || {
+                let first = worker.try_take().unwrap();
+                worker.try_push(&[2]).unwrap();
+                first.done();
+                let second = worker.try_take().unwrap();
+                done.store(1, Ordering::Relaxed);
+                second.done();
+            })
+        };
+        joiner.join().unwrap();
+        assert_eq!(done.load(Ordering::Relaxed), 1);
+        working.join().unwrap();
+    });
+}
+
+#[test]
+fn the_last_of_two_workers_wakes_who_joins() {
+    check("mpmc.join_two", Some(1), 110, || {
+        let world = World::with(WakeMode::Fenced, Bytes::payload(8).unwrap(), 7);
+        let queue = |i| Bytes::new(world.ring, 8, world.process(i)).unwrap();
+        let joiner = queue(3);
+        joiner.try_push(&[1]).unwrap();
+        joiner.try_push(&[2]).unwrap();
+        let workers = [queue(1), queue(2)].map(|queue| {
+            let held = queue.try_take().unwrap().hold();
+            // SAFETY: it came from this handle.
+            thread::spawn(move || unsafe { queue.resume(held) }.done())
+        });
+        joiner.join().unwrap();
+        assert!(joiner.is_empty() && matches!(joiner.try_take(), Err(PopError::Empty)));
+        for worker in workers {
+            worker.join().unwrap();
+        }
     });
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use crosslane_core::mpmc::HeldMessage;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -113,6 +114,32 @@ impl<T: Portable> Channel<T> {
         value
     }
 
+    /// As [`get`](Self::get), and the message stays taken, to be resumed.
+    pub(super) fn get_and_hold(&self, patience: Patience) -> Result<(T, HeldMessage)> {
+        let delivery = self.take(patience)?;
+        match wire::unpack_plain(delivery.as_slice()) {
+            Ok(value) => Ok((value, delivery.hold())),
+            // It cannot be dealt with by anybody.
+            Err(error) => {
+                delivery.done();
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn join(&self, patience: Patience) -> Result<()> {
+        let joined = match patience {
+            Patience::Try => self.messages.join_timeout(Duration::ZERO),
+            Patience::Timeout(timeout) => self.messages.join_timeout(timeout),
+            Patience::Forever => self.messages.join(),
+        };
+        joined.map_err(Error::from)
+    }
+
+    pub(super) fn dead_letters(&self) -> usize {
+        self.messages.dead_letters()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.messages.len()
     }
@@ -135,6 +162,13 @@ impl<T: Portable> Channel<T> {
 
     pub(super) fn is_closed(&self) -> bool {
         self.messages.is_closed()
+    }
+}
+
+impl<T> Channel<T> {
+    /// The messages themselves.
+    pub(super) fn messages(&self) -> &Messages<Trusted> {
+        &self.messages
     }
 }
 

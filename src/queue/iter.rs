@@ -11,12 +11,24 @@ use crate::wire::Portable;
 /// A value that cannot be decoded is an `Err`, and the next one follows; any other error is the last.
 #[must_use = "nothing is taken before `next`"]
 pub struct Iter<'a, T> {
-    channel: Option<&'a Channel<T>>,
+    source: Option<&'a dyn Source<T>>,
+}
+
+/// Where values come from.
+pub(super) trait Source<T>: fmt::Debug + Sync {
+    /// The next one, waiting for it.
+    fn next_value(&self) -> Result<T>;
+}
+
+impl<T: Portable> Source<T> for Channel<T> {
+    fn next_value(&self) -> Result<T> {
+        self.get(Patience::Forever)
+    }
 }
 
 impl<'a, T> Iter<'a, T> {
-    pub(super) fn new(channel: &'a Channel<T>) -> Self {
-        Self { channel: Some(channel) }
+    pub(super) fn new(source: &'a dyn Source<T>) -> Self {
+        Self { source: Some(source) }
     }
 }
 
@@ -24,15 +36,15 @@ impl<T: Portable> Iterator for Iter<'_, T> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
-        let got = self.channel?.get(Patience::Forever);
+        let got = self.source?.next_value();
         match got {
             Ok(_) | Err(Error::Decode { .. }) => Some(got),
             Err(Error::Closed) => {
-                self.channel = None;
+                self.source = None;
                 None
             }
             Err(_) => {
-                self.channel = None;
+                self.source = None;
                 Some(got)
             }
         }
@@ -43,6 +55,6 @@ impl<T: Portable> std::iter::FusedIterator for Iter<'_, T> {}
 
 impl<T> fmt::Debug for Iter<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Iter").field("channel", &self.channel).finish()
+        f.debug_struct("Iter").field("source", &self.source).finish()
     }
 }

@@ -1,11 +1,13 @@
 //! Queues, pipes, and waiting for several things at once.
 
+mod joinable_queue;
+mod killed;
 mod pipe;
 mod queue;
 mod simple_queue;
 mod wait;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A wait that is longer than this hangs.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -36,4 +38,13 @@ impl Drop for Watchdog {
 /// The number of descriptors that this process has open.
 fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Waits for a condition.
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LIMIT, "still not so: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

@@ -83,3 +83,20 @@ fn barrier() {
         "all have added up: [60, 60, 60]\n1 of 3 was told to be the leader\nwithout its party: the barrier is broken\n"
     );
 }
+
+#[test]
+fn queue() {
+    let said = run("queue");
+    assert!(said.starts_with("101 items wait\n5050, "), "{said}");
+}
+
+#[test]
+fn pipe() {
+    let said = run("pipe");
+    assert!(said.ends_with("12 squared is 144\nthe file says: from another process\n"), "{said}");
+}
+
+#[test]
+fn joinable_queue() {
+    assert_eq!(run("joinable_queue"), "all done: 1275\nworkers that died: 1\n");
+}

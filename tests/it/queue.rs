@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crosslane::{Error, Queue};
+use crosslane::{Error, Queue, spawn};
 use serde::{Deserialize, Serialize};
 
 use crate::{LIMIT, Watchdog};
@@ -302,4 +302,69 @@ fn every_value_goes_to_one_consumer() {
         queue.close();
     });
     assert_eq!(sum.into_inner(), (0..2 * EACH).sum());
+}
+
+#[test]
+fn pain_5_a_producer_ends_before_anybody_has_read_what_it_put() {
+    let _watchdog = Watchdog::new();
+    let queue = Queue::<Vec<u8>>::with_limit(4, 1 << 20).unwrap();
+    let put = |queue: Queue<Vec<u8>>| (0..4).for_each(|n| queue.put(vec![n; 1 << 20]).unwrap());
+    spawn(put, queue.clone()).unwrap().join().unwrap();
+    assert!(!queue.is_empty(), "once its producer has been joined");
+    assert_eq!(queue.len(), 4);
+    for n in 0..4 {
+        assert_eq!(queue.get().unwrap(), vec![n; 1 << 20]);
+    }
+}
+
+#[test]
+fn processes_and_this_one_put_and_get() {
+    let _watchdog = Watchdog::new();
+    let (queue, results) = (Queue::<Message>::bounded(16).unwrap(), Queue::<u64>::bounded(16).unwrap());
+    let consume = |(queue, results): (Queue<Message>, Queue<u64>)| {
+        let mut sum = 0;
+        loop {
+            match queue.get().unwrap() {
+                Message::Number(n) => sum += n,
+                Message::Stop => break,
+                Message::Text(_) | Message::Pair(_) => {}
+            }
+        }
+        results.put(sum).unwrap();
+    };
+    let produce = |(queue, from): (Queue<Message>, u64)| {
+        for n in from..from + 1000 {
+            queue.put(Message::Number(n)).unwrap();
+            queue.put(Message::Text(n.to_string())).unwrap();
+        }
+    };
+    let consumers = [(); 2].map(|()| spawn(consume, (queue.clone(), results.clone())).unwrap());
+    let producer = spawn(produce, (queue.clone(), 0)).unwrap();
+    produce((queue.clone(), 1000));
+    producer.join().unwrap();
+    queue.put(Message::Stop).unwrap();
+    queue.put(Message::Stop).unwrap();
+    for consumer in consumers {
+        consumer.join().unwrap();
+    }
+    assert_eq!(results.get().unwrap() + results.get().unwrap(), (0..2000).sum());
+    assert!(queue.is_empty() && results.is_empty());
+}
+
+#[test]
+fn a_hundred_queues_go_to_a_process_within_the_usual_limit_of_descriptors() {
+    let _watchdog = Watchdog::new();
+    let queues: Vec<_> = (0..100).map(|_| Queue::<u64>::bounded(4).unwrap()).collect();
+    let put = |queues: Vec<Queue<u64>>| {
+        let (_, open) = (queues.len(), std::fs::read_dir("/proc/self/fd").unwrap().count());
+        for (n, queue) in (0..).zip(&queues) {
+            queue.put(n).unwrap();
+        }
+        open
+    };
+    let open = spawn(put, queues.clone()).unwrap().join().unwrap();
+    assert!(open < 300, "{open} descriptors for 100 queues");
+    for (n, queue) in (0..).zip(&queues) {
+        assert_eq!(queue.get().unwrap(), n);
+    }
 }

@@ -17,7 +17,7 @@ use crate::wait::{Liveness, Wait};
 /// A process's handle to a queue of byte messages: threads share it by reference, processes have one each.
 #[derive(Debug, Clone)]
 pub struct Bytes<'m, E, K = Untrusted> {
-    handle: Handle<'m, E>,
+    pub(super) handle: Handle<'m, E>,
     max_len_bytes: u32,
     trust: PhantomData<fn() -> K>,
 }
@@ -286,9 +286,9 @@ impl<'m, E: Wait + Liveness, K> Bytes<'m, E, K> {
 #[derive(Debug)]
 #[must_use = "dropping a delivery gives the message back"]
 pub struct BytesDelivery<'a, 'm, E: Wait + Liveness, K = Untrusted> {
-    queue: &'a Bytes<'m, E, K>,
-    claimed: Claimed,
-    len_bytes: usize,
+    pub(super) queue: &'a Bytes<'m, E, K>,
+    pub(super) claimed: Claimed,
+    pub(super) len_bytes: usize,
 }
 
 impl<E: Wait + Liveness, K> BytesDelivery<'_, '_, E, K> {

@@ -21,7 +21,7 @@ const IN_VAIN_IN_A_ROW: u32 = 64;
 pub(super) struct Handle<'m, E> {
     pub(super) ring: Ring<'m>,
     pub(super) env: E,
-    light: Light,
+    pub(super) light: Light,
 }
 
 /// How long a claim may take.

@@ -62,6 +62,12 @@ impl SlotWord {
         Self(self.0.wrapping_add(owner.to_word() as u64))
     }
 
+    /// The word without its owner: grows with each step of a lap and from lap to lap, but when a message is returned.
+    #[inline]
+    pub(super) const fn progress(self) -> u64 {
+        self.0 >> OWNER_BITS
+    }
+
     /// `None` for a pattern that nobody writes who keeps to the protocol.
     #[inline]
     pub(super) const fn state(self) -> Option<State> {
