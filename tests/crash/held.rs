@@ -135,6 +135,4 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
     let seed = |name| Plan::new(name, 1).seeded();
     play::<Held<'_, ONE_BY_ONE>>(wanted, table, m, n, &seed("held, released singly"), Part::PopTwo);
     play::<Held<'_, RELEASES>>(wanted, table, m, n, &seed("held, not given back"), Part::GiveBack);
-    let plan = PairPlan { name: "held, not given back", floor: 1, seeded: true };
-    both_ends::<Held<'_, RELEASES>>(wanted, table, plan, RECORD_RING_BYTES);
 }
