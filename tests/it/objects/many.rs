@@ -1,6 +1,6 @@
 //! Many objects at once: descriptors, and what happens when there are not enough.
 
-use crosslane::{Array, BoundedSemaphore, Condvar, Event, Lock, Mutex, RwLock, Value, spawn};
+use crosslane::{Array, BoundedSemaphore, Condvar, Event, Lock, Mutex, Queue, RwLock, Value, pipe, spawn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{run, start};
@@ -95,4 +95,32 @@ fn a_handle_outside_of_a_message_says_what_to_do() {
     }
     let text = serde_json::to_string(&Lock::new().unwrap()).unwrap_err().to_string();
     assert!(text.starts_with("a Lock cannot"), "{text}");
+}
+
+#[test]
+fn objects_go_through_a_connection_and_not_through_a_queue() {
+    let (mut ours, theirs) = pipe::<Objects, u64>().unwrap();
+    let other = start(
+        |mut end: crosslane::Connection<u64, Objects>| {
+            for _ in 0..20 {
+                let (value, array, lock, ..) = end.recv().unwrap();
+                let _guard = lock.lock().unwrap();
+                end.send(&(value.fetch_add(1) + array.get(0))).unwrap();
+            }
+        },
+        theirs,
+    );
+    for n in 0..20 {
+        let objects = make(n);
+        ours.send(&objects).unwrap();
+        assert_eq!(ours.recv().unwrap(), 2 * n);
+        assert_eq!(objects.0.get(), n + 1);
+    }
+    crate::support::done(other);
+
+    let queue = Queue::<Lock>::bounded(4).unwrap();
+    let refused = queue.put(Lock::new().unwrap()).unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("a Lock cannot be put into a queue: pass it as an argument"), "{text}");
+    assert!(queue.is_empty());
 }

@@ -1,6 +1,6 @@
 //! Arrays in one process's hands at a time.
 
-use crosslane::{ArrayPart, Error, OwnedArray, UnsplitReason};
+use crosslane::{ArrayPart, Connection, Error, OwnedArray, Pool, UnsplitReason, pipe};
 
 use crate::support::{die, done, killed, panic_of, run, start};
 
@@ -123,4 +123,40 @@ fn a_killed_processs_part_is_missing_and_the_others_are_whole() {
     let refused = OwnedArray::unsplit(parts).unwrap_err();
     assert_eq!(refused.reason, UnsplitReason::Missing { start: 50, end: 100 });
     assert_eq!(refused.parts[0].to_vec(), [1; 50]);
+}
+
+#[test]
+fn the_workers_of_a_pool_fill_parts_in_place() {
+    let pool = Pool::new(2).unwrap();
+    let parts = OwnedArray::<u64>::zeroed(100_000).unwrap().split(40);
+    let parts = pool.map(fill, parts).unwrap();
+    let array = OwnedArray::unsplit(parts).unwrap();
+    assert!(array.to_vec().iter().enumerate().all(|(i, n)| *n == (i as u64).pow(2)));
+    // A context goes to every worker, and there is only one of the array.
+    let refused = pool.with(array).map(|array, i: usize| array.len() + i, [1]);
+    assert!(matches!(refused, Err(Error::HandleForSeveral { handle: "OwnedArray" })), "{refused:?}");
+}
+
+#[test]
+fn a_part_goes_to_and_fro_through_a_connection() {
+    type End = Connection<ArrayPart<u64>, ArrayPart<u64>>;
+    let (mut ours, theirs) = pipe::<ArrayPart<u64>, ArrayPart<u64>>().unwrap();
+    let filler = start(
+        |mut end: End| {
+            while let Ok(part) = end.recv() {
+                end.send(&fill(part)).unwrap();
+            }
+        },
+        theirs,
+    );
+    let mut filled = Vec::new();
+    for part in OwnedArray::<u64>::zeroed(1_000).unwrap().split(10) {
+        ours.send(&part).unwrap();
+        assert!(!part.is_here());
+        assert!(matches!(ours.send(&part), Err(Error::AlreadySent { handle: "ArrayPart" })));
+        filled.push(ours.recv().unwrap());
+    }
+    drop(ours);
+    done(filler);
+    assert_eq!(OwnedArray::unsplit(filled).unwrap().to_vec()[999], 998_001);
 }
