@@ -65,6 +65,21 @@ pub struct OwnedArray<T: Plain>(ArrayPart<T>);
 
 /// Some consecutive elements of an [`OwnedArray`], in one process's hands at a time. Not `Clone`.
 ///
+/// ```compile_fail,E0599
+/// let part = crosslane::OwnedArray::<u8>::zeroed(1)?.split(1).remove(0);
+/// let (one, two) = (part.clone(), part);
+/// # Ok::<(), crosslane::Error>(())
+/// ```
+/// Its slice ends before it is sent:
+/// ```compile_fail,E0502
+/// let mut part = crosslane::OwnedArray::<u8>::zeroed(1)?.split(1).remove(0);
+/// let (mut ours, _theirs) = crosslane::pipe::<crosslane::ArrayPart<u8>, ()>()?;
+/// let slice = part.as_mut_slice();
+/// ours.send(&part)?;
+/// slice[0] = 1;
+/// # Ok::<(), crosslane::Error>(())
+/// ```
+///
 /// What was sent is gone here: a call on it panics, but [`is_here`](Self::is_here).
 pub struct ArrayPart<T: Plain> {
     whole: Arc<Whole<T>>,
@@ -534,6 +549,29 @@ mod tests {
         assert!(matches!(refused, Err(Error::HandleForSeveral { handle: "OwnedArray" })), "{refused:?}");
         assert!(array.is_here());
         assert!(wire::pack_for_several(&crate::Array::<u8>::zeroed(1).unwrap()).is_ok());
+    }
+
+    /// Whatever bytes come with descriptors, they are a value or an error.
+    #[test]
+    fn bytes_that_were_changed_are_no_panic() {
+        type All = (crate::Value<u64>, crate::Value<[u64; 2]>, crate::Array<u8>, crate::Lock, Vec<ArrayPart<u32>>);
+        let locks = crate::Lock::new().unwrap();
+        let values = (crate::Value::new(1).unwrap(), crate::Value::new([2; 2]).unwrap());
+        let all: All = (values.0, values.1, crate::Array::zeroed(3).unwrap(), locks, array(4).split(2));
+        let parcel = pack(&all).unwrap();
+        let fds = || parcel.fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
+        let (mut refused, mut taken) = (0, 0);
+        for at in 0..parcel.bytes.len() {
+            for byte in [0, 1, 3, 0xff] {
+                let mut bytes = parcel.bytes.clone();
+                bytes[at] = byte;
+                match unpack::<All>(&bytes, fds()) {
+                    Ok(_) => taken += 1,
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+        assert!(refused > taken && taken > 0, "{refused} {taken}");
     }
 
     #[test]

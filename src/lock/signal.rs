@@ -75,7 +75,8 @@ handle! {
     /// A meeting point of a fixed number of parties: each waits until all are there.
     ///
     /// A party is a thread of any process. A process is known from its first arrival on; if it dies after that, the barrier
-    /// breaks for all, at once if somebody waits, instead of hanging. One that drops its handle has left in order.
+    /// breaks for all, at once if somebody waits, instead of hanging. A process that drops its handle and its clones has left
+    /// in order; so has one that got the barrier twice and drops one of the two, until it arrives again.
     ///
     /// # Examples
     /// ```

@@ -42,6 +42,9 @@ fn a_value_of_each_size_is_the_same_in_parent_and_child() {
     is_shared(1_u64, u64::MAX);
     is_shared(-0.0_f64, f64::MIN_POSITIVE);
     is_shared([1_u8; 9], [7; 9]);
+    // Python's lists and strings lose the zeros at the end.
+    is_shared([1_u8; 5], [7, 0, 7, 0, 0]);
+    is_shared([1_u8; 12], [7, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     is_shared([1_u64, 2, 3], [4, 5, 6]);
 }
 
