@@ -13,10 +13,10 @@ use crosslane_shm::{CreateError, Mutex, Owner, Record};
 use hdrhistogram::serialization::Deserializer;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 
-use crate::failure::Failure;
-use crate::files::{self, Files, Read};
-use crate::table::{self, Counts, Shared, Table};
-use crate::{Args, Role, counter};
+use super::failure::Failure;
+use super::files::{self, Files, Read};
+use super::table::{self, Counts, Shared, Table};
+use super::{Args, Role, counter};
 
 const TOP: usize = 20;
 const SIGINT: i32 = 2;

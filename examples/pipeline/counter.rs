@@ -8,13 +8,13 @@ use crosslane_shm::Record;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 
-use crate::Args;
-use crate::batch::{Batch, Mover};
-use crate::clock::now_ns;
-use crate::failure::Failure;
-use crate::files;
-use crate::reader::{STAMP_BYTES, open_table};
-use crate::table;
+use super::Args;
+use super::batch::{Batch, Mover};
+use super::clock::now_ns;
+use super::failure::Failure;
+use super::files;
+use super::reader::{STAMP_BYTES, open_table};
+use super::table;
 
 /// Records between two batches: some milliseconds of work, against tens of microseconds for adding a batch.
 const BATCH_RECORDS: u64 = 1 << 16;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use crate::failure::Failure;
+use super::failure::Failure;
 
 /// A NUL among this many first bytes makes a file binary, as for git.
 const TEXT_PROBE_BYTES: usize = 8 << 10;

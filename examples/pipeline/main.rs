@@ -119,19 +119,25 @@ impl Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    ExitCode::from(run(std::env::args_os()))
+}
+
+/// Runs the role that the arguments name, the first of which is the program; returns its exit code. A program that does
+/// so must come here too when it is started with `--role`.
+pub(crate) fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
+    let args = Args::parse_from(arguments);
     let done = match args.role {
         Role::Collector => collector::run(&args),
         Role::Reader => reader::run(&args),
         Role::Counter => counter::run(&args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         // Whoever failed has said so itself.
-        Err(Failure::Role { code, .. }) => ExitCode::from(code),
+        Err(Failure::Role { code, .. }) => code,
         Err(failure) => {
             eprintln!("pipeline: {failure}");
-            ExitCode::from(failure.code())
+            failure.code()
         }
     }
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use crosslane_core::record::PushError;
 use crosslane_shm::{Mutex, Record, record};
 
-use crate::Args;
-use crate::clock::now_ns;
-use crate::failure::Failure;
-use crate::files::{self, Files, Read};
-use crate::table;
+use super::Args;
+use super::clock::now_ns;
+use super::failure::Failure;
+use super::files::{self, Files, Read};
+use super::table;
 
 /// A record is the time of its sending, in ns of the monotonic clock, and the line.
 pub(crate) const STAMP_BYTES: usize = 8;

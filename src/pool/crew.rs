@@ -67,6 +67,7 @@ impl Crew {
             lanes,
             pending: VecDeque::new(),
             waiting: 0,
+            driving: 0,
             phase: Phase::Open,
             has_sweeper: false,
             next_job: 0,
@@ -204,6 +205,20 @@ impl Crew {
     }
 
     fn drive(&self, deadline: Deadline, done: impl Fn() -> bool) -> bool {
+        self.lock().driving += 1;
+        let is_done = self.look_and_sleep(deadline, done);
+        let mut ledger = self.lock();
+        ledger.driving -= 1;
+        let leaves_others = ledger.driving > 0;
+        drop(ledger);
+        if leaves_others {
+            // The last wake may have been meant for one of them.
+            self.bell.wake_all(&self.env);
+        }
+        is_done
+    }
+
+    fn look_and_sleep(&self, deadline: Deadline, done: impl Fn() -> bool) -> bool {
         // A look takes about as long as three pauses.
         let budget = self.env.spins() / 3;
         let mut looks = 0;
@@ -239,7 +254,7 @@ impl Crew {
         let mut ledger = self.lock();
         let found = ledger.take_answers(&mut deliveries);
         ledger.feed(&mut deliveries);
-        let is_shared = ledger.waiting > 1;
+        let is_shared = ledger.driving > 1;
         drop(ledger);
         let is_for_somebody = !deliveries.is_empty();
         deliver(deliveries);

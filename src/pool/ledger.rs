@@ -20,6 +20,8 @@ pub(super) struct Ledger {
     pub(super) pending: VecDeque<Piece>,
     /// Threads inside `wait_until`.
     pub(super) waiting: usize,
+    /// Threads that sweep or sleep until there is something to sweep: those, and the pool's own.
+    pub(super) driving: usize,
     pub(super) phase: Phase,
     pub(super) has_sweeper: bool,
     pub(super) next_job: u32,
