@@ -7,7 +7,7 @@ use crosslane::{Executor, Pool, as_completed};
 use crate::report::{Outcome, Report, expect, rate};
 
 pub(crate) fn squares(report: &mut Report) -> Outcome {
-    const MANY: u64 = 2_000_000;
+    const MANY: u64 = 500_000;
     for workers in [3, 4] {
         let pool = report.time(&format!("pool of {workers} started"), || Pool::new(workers))?;
         let squares = pool.map(|n: u64| n * n, 0..10)?;

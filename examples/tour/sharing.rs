@@ -60,7 +60,7 @@ pub(crate) fn increments(report: &mut Report) -> Outcome {
 
 /// Paying in and out as often leaves the balance as it was, if nobody comes between reading and writing.
 pub(crate) fn bank(report: &mut Report) -> Outcome {
-    const TIMES: u32 = 1_000_000;
+    const TIMES: u32 = 200_000;
     let (balance, lock) = (Value::new(100_i64)?, Lock::new()?);
     let without = |(balance, by): (Value<i64>, i64)| (0..TIMES).for_each(|_| balance.set(balance.get() + by));
     let with = |(balance, lock, by): (Value<i64>, Lock, i64)| {

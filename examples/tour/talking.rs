@@ -14,7 +14,7 @@ enum Message {
 }
 
 pub(crate) fn queue(report: &mut Report) -> Outcome {
-    const NUMBERS: u64 = 200_000;
+    const NUMBERS: u64 = 100_000;
     let queue = Queue::<Message>::bounded(1024)?;
     let produce = |queue: Queue<Message>| {
         for n in 1..=NUMBERS {
