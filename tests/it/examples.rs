@@ -99,7 +99,9 @@ fn pipe() {
 #[test]
 fn joinable_queue() {
     assert_eq!(run("joinable_queue"), "all done: 1275\nworkers that died: 1\n");
+}
 
+#[test]
 fn tour() {
     let said = run("tour");
     assert!(said.ends_with("\n17 of 17 stops are as they should be.\n"), "{said}");
