@@ -12,7 +12,9 @@ use crate::deadline::Deadline;
 /// A handle to a barrier in shared memory.
 ///
 /// A party is known from its first arrival on; if it dies after that, the barrier breaks for all, at once if somebody
-/// waits, instead of hanging. Dropping the handle withdraws this process as a party, so that its end breaks nothing.
+/// waits, instead of hanging. One that dies after it has arrived in a round has done its part in that one: if nobody waits who
+/// would find it dead, the others' arrival ends the round, and the next one breaks. There may be more threads than parties: as
+/// many as there are parties go through at a time. Dropping the handle withdraws this process as a party, so that its end breaks nothing.
 /// Threads share a handle, processes have one each. `E` waits, knows who is dead, and keeps the memory mapped.
 #[derive(Debug)]
 pub struct Barrier<'m, E: Wait<Deadline = Deadline> + Liveness> {

@@ -39,6 +39,7 @@
 //!    CAS(phase -> BROKEN), if it still is attempt a; wake all. At the deadline likewise, and `TimedOut`. Again from 2;
 //! 5. leave: CAS(my place -> registered); wake who waits for a place.
 //!
+//! A party that is killed after its arrival has done its part: the round may end with it, and the next one breaks.
 //! Any party can do 3 for one that was killed after the last arrival. Nobody completes attempt a + 1 before every party of
 //! a has left, so `completed` stays what they need to see; only 2^26 resets during one sleep could deceive them.
 //!
@@ -60,7 +61,7 @@
 //! | killed between | others see |
 //! |---|---|
 //! | wait 1, CAS and look | a dead owner at a place, in an attempt that may be over: broken |
-//! | wait 1 and 5: a party that waits | a dead owner at a place: one who waits breaks the barrier, within a slice for each 16 parties |
+//! | wait 1 and 5: a party that waits | a dead owner at a place: one who waits breaks the barrier, within a slice for each 16 parties; with nobody who waits, the last to arrive ends the round with it, and the next one is broken |
 //! | wait 1, as the last, and 3 | all have arrived: another one goes on with 3, or breaks it |
 //! | wait 3, at the action | ACTING with a dead actor: broken |
 //! | wait 3, CAS and wake | the next attempt; sleepers see it when their slices end |

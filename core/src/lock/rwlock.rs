@@ -14,7 +14,8 @@
 //! | reader word, `count:10` above `owner:22` | state |
 //! |---|---|
 //! | 0 | free |
-//! | owner and n | that process has n readers inside |
+//! | owner and n, not 0 | that process has n readers inside |
+//! | anything else | corrupt: no process writes it that keeps to the protocol, and no writer gets in |
 //!
 //! | `writing` | state |
 //! |---|---|
@@ -224,9 +225,9 @@ impl<const READERS: usize> RwWords<READERS> {
         fence_after_rmw(Ordering::SeqCst);
         let acquired = self.look_behind(acquired);
         for word in &self.readers[..self.used()] {
-            if let Err(reader) = self.drain(word, env, deadline) {
+            if let Err(error) = self.drain(word, env, deadline) {
                 self.gate.unlock(env, acquired != Acquired::Clean);
-                return Err(RwLockError::Held(reader));
+                return Err(error);
             }
         }
         self.begin_to_write(me);
@@ -248,7 +249,7 @@ impl<const READERS: usize> RwWords<READERS> {
             let seen = word.load(Ordering::Acquire);
             if seen != 0 && !is_freed_of_dead(word, seen, env) {
                 self.gate.unlock(env, acquired != Acquired::Clean);
-                return Err(RwLockError::Held(reader_of(seen)));
+                return Err(in_the_way(seen));
             }
         }
         self.begin_to_write(me);
@@ -414,13 +415,8 @@ impl<const READERS: usize> RwWords<READERS> {
     /// Waits until `word` is 0.
     ///
     /// # Errors
-    /// Whose it still is at the deadline.
-    fn drain<E: Wait + Liveness>(
-        &self,
-        word: &AtomicU32,
-        env: &E,
-        deadline: E::Deadline,
-    ) -> Result<(), Option<OwnerId>> {
+    /// `Held` by whose it still is at the deadline; `Corrupt` if it is nobody's who could leave or die.
+    fn drain<E: Wait + Liveness>(&self, word: &AtomicU32, env: &E, deadline: E::Deadline) -> Result<(), RwLockError> {
         let mut spins = env.spins();
         loop {
             // ORDERING rwlock.reader: Acquire. Pairs with the Release in `leave`: this writer's changes come after the
@@ -439,8 +435,11 @@ impl<const READERS: usize> RwWords<READERS> {
                 word.load(Ordering::Relaxed) != seen
             });
             let is_there = slept != Slept::Ready && word.load(Ordering::Relaxed) == seen;
-            if is_there && !is_freed_of_dead(word, seen, env) && slept == Slept::Expired {
-                return Err(reader_of(seen));
+            if is_there && !is_freed_of_dead(word, seen, env) {
+                let error = in_the_way(seen);
+                if slept == Slept::Expired || error == RwLockError::Corrupt {
+                    return Err(error);
+                }
             }
         }
     }
@@ -489,6 +488,14 @@ fn is_freed_of_dead<L: Liveness>(word: &AtomicU32, seen: u32, life: &L) -> bool 
         && word.compare_exchange(seen, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
+/// Why a writer does not get in while a reader word is `seen`, not 0.
+const fn in_the_way(seen: u32) -> RwLockError {
+    match reader_of(seen) {
+        Some(reader) if seen >= ONE => RwLockError::Held(Some(reader)),
+        _ => RwLockError::Corrupt,
+    }
+}
+
 const fn reader_of(word: u32) -> Option<OwnerId> {
     OwnerId::from_word(word & OWNER_MASK)
 }
@@ -526,3 +533,33 @@ impl core::fmt::Display for RwLockError {
 }
 
 impl core::error::Error for RwLockError {}
+
+#[cfg(all(test, not(crosslane_loom)))]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::wait::Spin;
+
+    #[test]
+    fn a_reader_word_that_is_nobodys_lets_no_writer_wait_for_ever() {
+        let env = Spin::new(OwnerId::new(0, 1).unwrap());
+        let other = OwnerId::new(1, 1).unwrap().to_word();
+        for (word, error) in [
+            (ONE, RwLockError::Corrupt),
+            (other, RwLockError::Corrupt),
+            (ONE | 7, RwLockError::Corrupt),
+            (ONE | other, RwLockError::Held(OwnerId::from_word(other))),
+        ] {
+            let lock = RwWords::<2>::new();
+            lock.used.store(2, Ordering::Relaxed);
+            lock.readers[1].store(word, Ordering::Relaxed);
+            assert_eq!(lock.try_write(&env), Err(error));
+            assert_eq!(lock.write(&env, env.after(Duration::ZERO)), Err(error));
+            if error == RwLockError::Corrupt {
+                assert_eq!(lock.write(&env, env.never()), Err(error));
+            }
+            assert!(lock.read(ReadPlace::default(), &env, env.never()).is_ok(), "readers go on");
+        }
+    }
+}
