@@ -10,7 +10,7 @@ use crosslane_core::{Liveness, Wait, WakeMode};
 use crosslane_tests::mapping::Mapping;
 use crosslane_tests::pairs::{Drama, PairPlan, pairs};
 use crosslane_tests::report::Table;
-use crosslane_tests::sweep::{Plan, Role, Scene, sweep};
+use crosslane_tests::sweep::{Cut, Plan, Role, Scene, sweep};
 use crosslane_tests::told::{Graveyard, Told, owner};
 
 use crate::Wanted;
@@ -330,7 +330,9 @@ pub(crate) fn leased(wanted: &Wanted, table: &mut Table) {
     for (name, part, role) in cases {
         if wanted.is(name) && LeasedHome::lets_sleep(role) {
             let home = LeasedHome::new(role);
-            let plan = Plan::new(name, 100).role(role);
+            // A claim probes the last owner: a walk whose instructions are mostly the kernel's calls and what is around them.
+            let cut = if role == Role::Alone { Cut::Edges { stride: 3 } } else { Cut::Every };
+            let plan = Plan::new(name, 100).role(role).cut(cut);
             let make = || Play::<'_, _, Cells<'_, Value>>::new(&memory, home.cast(), part);
             table.add(sweep(&plan, wanted.effort, make));
         }

@@ -1,28 +1,24 @@
-//! The locks that somebody holds, in every role: reentrant, a permit, reading and writing; and ones that count their holders
-//! instead of naming them.
+//! The locks that somebody holds, in every role and with every pair of deaths: reentrant, a permit, writing, work to be done
+//! once; and ones that are broken on purpose. Reading is in `readers`.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use core::time::Duration;
 
+use crosslane_core::lock::once::{Begun, OnceWords};
 use crosslane_core::lock::permits::Permits;
 use crosslane_core::lock::rlock::RLockWords;
-use crosslane_core::lock::rwlock::{ReadPlace, RwWords};
+use crosslane_core::lock::rwlock::RwWords;
 use crosslane_core::lock::semaphore::SemaphoreWords;
-use crosslane_core::mutex::Acquired;
-use crosslane_core::{Liveness, Wait};
-use crosslane_tests::mapping::Mapping;
+use crosslane_core::mutex::{Acquired, LockWord};
+use crosslane_core::{Liveness, OwnerId, Wait};
+use crosslane_tests::pairs::PairPlan;
 use crosslane_tests::report::Table;
-use crosslane_tests::sweep::{Cut, Plan, Role, Scene, sweep};
-use crosslane_tests::told::{Graveyard, Told};
+use crosslane_tests::sweep::{Cut, Plan, Role};
 
 use crate::Wanted;
 use crate::account::{Account, Lock};
-use crate::cast::{COMPANION, Cast, DRIVER, ToldCast, VICTIM};
-use crate::mutex::{Lying, PATIENCE, play};
-
-/// How long the driver waits: a survivor that gets no lock says so itself.
-const SURVIVOR: Duration = Duration::from_millis(500);
+use crate::mutex::{Lying, PATIENCE, leased_play, play, two_deaths};
 
 fn thread() -> core::num::NonZeroU32 {
     // The same number in every process: that must not matter.
@@ -101,124 +97,61 @@ impl Lock for Unowned {
     }
 }
 
-/// A way to read while nobody writes. All zero: nobody is inside.
-trait Readers {
-    fn read(&self, env: &Told<'_>, timeout: Duration, look: impl FnOnce()) -> Result<(), String>;
-    fn write(&self, env: &Told<'_>, timeout: Duration, change: impl FnOnce()) -> Result<(), String>;
-}
-
-impl Readers for RwWords<4> {
-    fn read(&self, env: &Told<'_>, timeout: Duration, look: impl FnOnce()) -> Result<(), String> {
-        let read = RwWords::read(self, ReadPlace::default(), env, env.after(timeout));
-        let (place, acquired) = read.map_err(|error| error.to_string())?;
-        look();
-        self.unlock_read(place, env);
-        if acquired == Acquired::Clean { Ok(()) } else { Err("no writer died".into()) }
-    }
-    fn write(&self, env: &Told<'_>, timeout: Duration, change: impl FnOnce()) -> Result<(), String> {
-        let acquired = RwWords::write(self, env, env.after(timeout)).map_err(|error| error.to_string())?;
-        change();
-        self.unlock_write(env, false);
-        if acquired == Acquired::Clean { Ok(()) } else { Err("no writer died".into()) }
-    }
-}
-
-/// Seeded: counts its readers, as most reader-writer locks do.
-#[derive(Debug)]
-#[repr(transparent)]
-struct Counting(AtomicU32);
-
-impl Readers for Counting {
-    fn read(&self, _: &Told<'_>, _: Duration, look: impl FnOnce()) -> Result<(), String> {
-        self.0.fetch_add(1, SeqCst);
-        look();
-        self.0.fetch_sub(1, SeqCst);
-        Ok(())
-    }
-    fn write(&self, env: &Told<'_>, timeout: Duration, change: impl FnOnce()) -> Result<(), String> {
-        let deadline = env.after(timeout);
-        while self.0.load(SeqCst) != 0 {
-            if env.park(&self.0, self.0.load(SeqCst), crosslane_core::Slice::Owner, deadline)
-                == crosslane_core::Parked::Expired
-            {
-                return Err("the readers stay".into());
-            }
+/// Work that its holder leaves undone, so that it is the next one's.
+impl Lock for OnceWords {
+    fn lock<E: Wait + Liveness>(&self, env: &E, timeout: Duration) -> Result<Acquired, String> {
+        match self.begin(env, env.after(timeout)).map_err(|error| error.to_string())? {
+            // Left in order.
+            Begun::Mine(Acquired::Poisoned) => Ok(Acquired::Clean),
+            Begun::Mine(acquired) => Ok(acquired),
+            Begun::Done => Err("nobody has finished it".into()),
         }
-        change();
-        Ok(())
+    }
+    fn unlock<E: Wait + Liveness>(&self, env: &E) {
+        self.finish(false, env);
     }
 }
 
-/// A lock for readers, and a number that its writers raise while it is odd to others.
+/// Seeded: a reentrant lock whose depth goes on where a dead owner left it.
 #[derive(Debug)]
 #[repr(C)]
-struct Page<L> {
-    lock: L,
-    changes: [AtomicU32; 2],
-    torn: AtomicU32,
+struct Deep {
+    lock: LockWord,
+    depth: AtomicU32,
 }
 
-impl<L: Readers> Page<L> {
-    fn look(&self, env: &Told<'_>, timeout: Duration) -> Result<(), String> {
-        self.lock.read(env, timeout, || {
-            if self.changes[0].load(SeqCst) != self.changes[1].load(SeqCst) {
-                self.torn.store(1, SeqCst);
-            }
-        })
+impl Lock for Deep {
+    fn lock<E: Wait + Liveness>(&self, env: &E, timeout: Duration) -> Result<Acquired, String> {
+        let acquired = LockWord::lock(&self.lock, env, env.after(timeout)).map_err(|error| error.to_string())?;
+        self.depth.fetch_add(2, SeqCst);
+        Ok(acquired)
     }
-
-    fn change(&self, env: &Told<'_>, timeout: Duration) -> Result<(), String> {
-        self.lock.write(env, timeout, || {
-            self.changes[0].fetch_add(1, SeqCst);
-            self.changes[1].fetch_add(1, SeqCst);
-        })
-    }
-}
-
-/// The victim reads; who sleeps behind it wants to write.
-struct Reading<'a, L> {
-    page: &'a Page<L>,
-    cast: ToldCast<'a>,
-}
-
-impl<L: Readers> Scene for Reading<'_, L> {
-    fn operate(&mut self) {
-        if let Err(why) = self.page.look(&self.cast.join(VICTIM), PATIENCE) {
-            panic!("{why}");
+    fn unlock<E: Wait + Liveness>(&self, env: &E) {
+        if self.depth.fetch_sub(2, SeqCst) == 2 {
+            LockWord::unlock(&self.lock, env, false);
         }
     }
-
-    fn companion(&mut self, who: usize) -> Result<(), String> {
-        self.page.change(&self.cast.join(COMPANION + u32::try_from(who).unwrap_or(0)), PATIENCE)
-    }
-
-    fn interlude(&mut self) -> Result<(), String> {
-        // A reader that is paused inside keeps writers out; one that is not does not.
-        let _ = self.page.change(&self.cast.join(DRIVER), Duration::from_millis(1));
-        Ok(())
-    }
-
-    fn reap(&mut self) {
-        self.cast.bury_victim();
-    }
-
-    fn survive(&mut self, _: bool) -> Result<(), String> {
-        let env = self.cast.join(DRIVER);
-        self.page.change(&env, SURVIVOR)?;
-        self.page.look(&env, SURVIVOR)?;
-        if self.page.torn.load(SeqCst) == 0 { Ok(()) } else { Err("a reader saw half a change".into()) }
-    }
 }
 
-fn read<L: Readers>(wanted: &Wanted, table: &mut Table, plan: &Plan) {
-    if wanted.is(plan.name) {
-        let (memory, graves) = (Mapping::new(size_of::<Page<L>>()), Mapping::new(size_of::<Graveyard>()));
-        table.add(sweep(plan, wanted.effort, || {
-            memory.clear();
-            // SAFETY: only integers in atomics: every bit pattern is one.
-            let page: &Page<L> = unsafe { memory.at(0) };
-            Reading { page, cast: ToldCast::new(&graves) }
-        }));
+/// Seeded: a permit that one who recovers it takes from the dead under a mark that names nobody.
+#[derive(Debug)]
+#[repr(transparent)]
+struct Marked(AtomicU32);
+
+impl Lock for Marked {
+    fn lock<E: Wait + Liveness>(&self, env: &E, _: Duration) -> Result<Acquired, String> {
+        const MARK: u32 = 1 << 31;
+        let me = env.me().map_or(0, OwnerId::to_word);
+        let dead = self.0.load(SeqCst);
+        let is_dead = dead != MARK && OwnerId::from_word(dead).is_some_and(|owner| env.is_dead(owner));
+        if is_dead && self.0.compare_exchange(dead, MARK, SeqCst, SeqCst).is_ok() {
+            self.0.store(0, SeqCst);
+        }
+        let taken = self.0.compare_exchange(0, me, SeqCst, SeqCst).is_ok();
+        if taken { Ok(Acquired::OwnerDied) } else { Err("held".into()) }
+    }
+    fn unlock<E: Wait + Liveness>(&self, _: &E) {
+        self.0.store(0, SeqCst);
     }
 }
 
@@ -238,18 +171,46 @@ fn every_role<L: Lock>(wanted: &Wanted, table: &mut Table, name: &'static str) {
     }
 }
 
+/// As it was left by somebody who died, and by two in a row.
+fn every_death<L: Lock>(wanted: &Wanted, table: &mut Table, name: &'static str) {
+    let plan = Plan::new(name, 80).cut(Cut::Edges { stride: 3 });
+    play::<L>(wanted, table, &plan, Lying::WithTheDead, PATIENCE);
+    two_deaths::<L>(wanted, table, PairPlan { name, floor: 10_000, seeded: false });
+}
+
 /// Sweeps of the locks that somebody holds, then of broken ones.
 pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
     assert_eq!(align_of::<Account<RLockWords>>(), 8);
     every_role::<RLockWords>(wanted, table, "rlock: transaction");
     every_role::<RwWords<4>>(wanted, table, "rwlock: write");
     every_role::<OnePermit>(wanted, table, "permits: transaction");
-    play::<RLockWords>(wanted, table, &Plan::new("rlock: takeover", 80), Lying::WithTheDead, PATIENCE);
-    play::<RwWords<4>>(wanted, table, &Plan::new("rwlock: takeover", 80), Lying::WithTheDead, PATIENCE);
-    play::<OnePermit>(wanted, table, &Plan::new("permits: takeover", 80), Lying::WithTheDead, PATIENCE);
-    read::<RwWords<4>>(wanted, table, &Plan::new("rwlock: read", 40));
-    read::<RwWords<4>>(wanted, table, &Plan::new("rwlock: read", 40).paused());
+    every_role::<OnceWords>(wanted, table, "once: turns");
+    every_death::<RLockWords>(wanted, table, "rlock: takeover");
+    every_death::<RwWords<4>>(wanted, table, "rwlock: takeover");
+    every_death::<OnePermit>(wanted, table, "permits: takeover");
+    every_death::<OnceWords>(wanted, table, "once: takeover");
 
     play::<Unowned>(wanted, table, &Plan::new("semaphore without owners", 10).seeded(), Lying::Free, PATIENCE);
-    read::<Counting>(wanted, table, &Plan::new("rwlock that counts readers", 1).seeded());
+    two_deaths::<Deep>(wanted, table, PairPlan { name: "rlock as deep as the dead", floor: 1, seeded: true });
+    two_deaths::<Marked>(wanted, table, PairPlan { name: "permit marked by nobody", floor: 1, seeded: true });
+}
+
+/// The same by leases: who is dead is what the kernel says.
+pub(crate) fn leased(wanted: &Wanted, table: &mut Table) {
+    leased_role::<RLockWords>(wanted, table, "leased rlock: transaction", Role::Alone, Lying::Free);
+    leased_role::<RLockWords>(wanted, table, "leased rlock: transaction", Role::SecondWaiter, Lying::WithDriver);
+    leased_role::<RLockWords>(wanted, table, "leased rlock: takeover", Role::Alone, Lying::WithTheDead);
+    leased_role::<RwWords<4>>(wanted, table, "leased rwlock: write", Role::PeersAsleep(1), Lying::WithVictim);
+    leased_role::<RwWords<4>>(wanted, table, "leased rwlock: write", Role::SecondWaiter, Lying::WithDriver);
+    leased_role::<RwWords<4>>(wanted, table, "leased rwlock: takeover", Role::Alone, Lying::WithTheDead);
+    leased_role::<OnePermit>(wanted, table, "leased permits: transaction", Role::PeersAsleep(1), Lying::WithVictim);
+    leased_role::<OnePermit>(wanted, table, "leased permits: transaction", Role::JustWoken, Lying::WithDriver);
+    leased_role::<OnePermit>(wanted, table, "leased permits: takeover", Role::Alone, Lying::WithTheDead);
+    leased_role::<OnceWords>(wanted, table, "leased once: takeover", Role::Alone, Lying::WithTheDead);
+}
+
+fn leased_role<L: Lock>(wanted: &Wanted, table: &mut Table, name: &'static str, role: Role, lying: Lying) {
+    // Long walks, which end in a system call for each who is asked about.
+    let stride = if lying == Lying::WithTheDead { 37 } else { 5 };
+    leased_play::<L>(wanted, table, &Plan::new(name, 10).role(role).cut(Cut::Edges { stride }), lying);
 }

@@ -8,6 +8,8 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod account;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod awaited;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod cast;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod channel;
@@ -42,6 +44,8 @@ mod posix;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod queue;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod readers;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod reaper;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod recoverers;
@@ -53,6 +57,8 @@ mod shared;
 mod slab;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod stopped;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod unawaited;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> std::process::ExitCode {
@@ -150,6 +156,7 @@ mod sweep {
         crate::recoverers::run(&wanted, &mut table);
         crate::event::run(&wanted, &mut table);
         crate::locks::run(&wanted, &mut table);
+        crate::readers::run(&wanted, &mut table);
         crate::meetings::run(&wanted, &mut table);
         crate::slab::run(&wanted, &mut table);
         crate::latest::run(&wanted, &mut table);
@@ -157,6 +164,9 @@ mod sweep {
         crate::rings::leased(&wanted, &mut table);
         crate::mpmc::leased(&wanted, &mut table);
         crate::mpmc::shared(&wanted, &mut table);
+        crate::locks::leased(&wanted, &mut table);
+        crate::readers::leased(&wanted, &mut table);
+        crate::meetings::leased(&wanted, &mut table);
         crate::latest::leased(&wanted, &mut table);
         crate::names::run(&wanted, &mut table, directory);
         crate::frozen::run(&wanted, &mut table, directory);

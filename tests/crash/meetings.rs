@@ -1,309 +1,291 @@
-//! Where processes wait for each other: conditions, flags, barriers, and work done once; and ones that count who is there.
+//! Where processes wait for each other, in every role and with every pair of deaths: conditions, flags, counts, barriers, and
+//! work done once; then ones that are broken on purpose.
 
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use core::sync::atomic::Ordering::SeqCst;
 use core::time::Duration;
 
 use crosslane_core::Wait;
-use crosslane_core::lock::barrier::{Barrier, BarrierError};
-use crosslane_core::lock::condvar::CondvarWord;
 use crosslane_core::lock::flag::FlagWord;
-use crosslane_core::lock::once::{Begun, OnceWords};
-use crosslane_core::mutex::LockWord;
-use crosslane_tests::futex::{futex_wait, futex_wake};
+use crosslane_core::lock::semaphore::SemaphoreWords;
 use crosslane_tests::mapping::Mapping;
+use crosslane_tests::pairs::{Drama, PairPlan, pairs};
 use crosslane_tests::report::Table;
-use crosslane_tests::sweep::{Plan, Role, Scene, sweep};
-use crosslane_tests::told::{Graveyard, Told};
+use crosslane_tests::sweep::{Cut, Plan, Role, Scene, sweep};
+use crosslane_tests::told::{Graveyard, Told, owner};
 
 use crate::Wanted;
-use crate::cast::{COMPANION, Cast, DRIVER, ToldCast, VICTIM};
+use crate::awaited::{Awaited, By, Condition, Deed, Parties, SURVIVOR, Work};
+use crate::cast::{COMPANION, Cast, DRIVER, LeasedHome, ToldCast, VICTIM};
 use crate::mutex::PATIENCE;
+use crate::unawaited::{Acknowledged, ClearedByNobody, Flagged, HandedOver, LockedFlag, Unwatched};
 
-/// How long the driver waits: a survivor that hangs says so itself.
-const SURVIVOR: Duration = Duration::from_millis(500);
+type OneWork = Work<{ By::Nobody as u8 }>;
+type TheirWork = Work<{ By::Driver as u8 }>;
+type HeldWork = Work<{ By::Victim as u8 }>;
+type Two = Parties<2, { Deed::Come as u8 }>;
+type Three = Parties<3, { Deed::Come as u8 }>;
 
-/// Something that processes wait for. All zero is a valid start.
-trait Meeting {
-    /// What the victim does before it is stepped.
-    fn prepare(&self, _: &Told<'_>) {}
-    /// What the victim does when it gives.
-    fn give(&self, env: &Told<'_>) -> Result<(), String>;
-    /// What a waiter does.
-    fn take(&self, env: &Told<'_>, timeout: Duration) -> Result<(), String>;
-    /// What the driver does so that the waiters come through; also after the giver was killed.
-    fn help(&self, env: &Told<'_>);
-    /// What must hold at the end.
-    fn check(&self, env: &Told<'_>) -> Result<(), String> {
-        self.help(env);
-        self.take(env, SURVIVOR)
-    }
-}
-
-/// A condition: is the number not 0.
-#[derive(Debug)]
-#[repr(C)]
-struct Condition {
-    lock: LockWord,
-    condvar: CondvarWord,
-    number: AtomicU32,
-}
-
-impl Condition {
-    fn lock(&self, env: &Told<'_>, timeout: Duration) -> Result<(), String> {
-        self.lock.lock(env, env.after(timeout)).map(|_| ()).map_err(|error| error.to_string())
-    }
-}
-
-impl Meeting for Condition {
-    fn give(&self, env: &Told<'_>) -> Result<(), String> {
-        self.lock(env, PATIENCE)?;
-        self.number.store(1, SeqCst);
-        self.lock.unlock(env, false);
-        self.condvar.notify(u32::MAX, env);
-        Ok(())
-    }
-
-    fn take(&self, env: &Told<'_>, timeout: Duration) -> Result<(), String> {
-        let deadline = env.after(timeout);
-        self.lock(env, timeout)?;
-        while self.number.load(SeqCst) == 0 {
-            let in_time = self.condvar.wait(env, deadline, || self.lock.unlock(env, false));
-            self.lock(env, timeout)?;
-            if !in_time && self.number.load(SeqCst) == 0 {
-                self.lock.unlock(env, false);
-                return Err("the condition never came true".into());
-            }
-        }
-        self.lock.unlock(env, false);
-        Ok(())
-    }
-
-    fn help(&self, env: &Told<'_>) {
-        let _ = self.give(env);
-    }
-}
-
-impl Meeting for FlagWord {
-    fn give(&self, env: &Told<'_>) -> Result<(), String> {
-        self.set(env);
-        Ok(())
-    }
-    fn take(&self, env: &Told<'_>, timeout: Duration) -> Result<(), String> {
-        if self.wait(env, env.after(timeout)) { Ok(()) } else { Err("never set".into()) }
-    }
-    fn help(&self, env: &Told<'_>) {
-        self.set(env);
-    }
-}
-
-/// Work that leaves how often it was begun and ended.
-#[derive(Debug)]
-#[repr(C)]
-struct Work {
-    once: OnceWords,
-    begun: AtomicU32,
-    ended: AtomicU32,
-}
-
-impl Meeting for Work {
-    fn give(&self, env: &Told<'_>) -> Result<(), String> {
-        self.take(env, PATIENCE)
-    }
-    fn take(&self, env: &Told<'_>, timeout: Duration) -> Result<(), String> {
-        if let Begun::Mine(_) = self.once.begin(env, env.after(timeout)).map_err(|error| error.to_string())? {
-            self.begun.fetch_add(1, SeqCst);
-            self.ended.fetch_add(1, SeqCst);
-            self.once.finish(true, env);
-        }
-        if self.ended.load(SeqCst) == 0 { Err("done without having been done".into()) } else { Ok(()) }
-    }
-    fn help(&self, env: &Told<'_>) {
-        let _ = self.take(env, SURVIVOR);
-    }
-    fn check(&self, env: &Told<'_>) -> Result<(), String> {
-        self.take(env, SURVIVOR)?;
-        // One death, so at most two began it.
-        match (self.begun.load(SeqCst), self.once.is_done()) {
-            (1 | 2, true) => Ok(()),
-            other => Err(format!("begun and done: {other:?}")),
-        }
-    }
-}
-
-/// A barrier of two.
-#[derive(Debug)]
-#[repr(C)]
-struct Two {
-    words: [AtomicU64; 4],
-}
-
-impl Two {
-    fn barrier(&self) -> Barrier<'_> {
-        let memory = NonNull::from(&self.words).cast();
-        // SAFETY: atomic words that live as long as `self`.
-        unsafe { Barrier::attach(memory, size_of_val(&self.words), 2) }.expect("room for two")
-    }
-}
-
-impl Meeting for Two {
-    /// Known to the barrier: comes, gives up, and makes it new.
-    fn prepare(&self, env: &Told<'_>) {
-        let _ = self.barrier().wait(env, env.after(Duration::ZERO), || ());
-        self.barrier().reset(env);
-    }
-    fn give(&self, env: &Told<'_>) -> Result<(), String> {
-        self.take(env, PATIENCE)
-    }
-    fn take(&self, env: &Told<'_>, timeout: Duration) -> Result<(), String> {
-        match self.barrier().wait(env, env.after(timeout), || ()) {
-            Ok(_) | Err(BarrierError::Broken) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-    fn help(&self, env: &Told<'_>) {
-        let _ = self.take(env, SURVIVOR);
-    }
-    fn check(&self, env: &Told<'_>) -> Result<(), String> {
-        self.barrier().reset(env);
-        match self.barrier().wait(env, env.after(Duration::from_millis(2)), || ()) {
-            Err(BarrierError::TimedOut) if self.barrier().is_broken() => Ok(()),
-            other => Err(format!("alone at a new barrier: {other:?}")),
-        }
-    }
-}
-
-/// Seeded: a barrier that counts, as pthread's does.
-#[derive(Debug)]
-#[repr(C)]
-struct CountingBarrier {
-    arrived: AtomicU32,
-    round: AtomicU32,
-}
-
-impl Meeting for CountingBarrier {
-    fn give(&self, env: &Told<'_>) -> Result<(), String> {
-        self.take(env, PATIENCE)
-    }
-    fn take(&self, _: &Told<'_>, timeout: Duration) -> Result<(), String> {
-        let round = self.round.load(SeqCst);
-        if self.arrived.fetch_add(1, SeqCst) == 1 {
-            self.arrived.store(0, SeqCst);
-            self.round.fetch_add(1, SeqCst);
-            futex_wake(&self.round, u32::MAX);
-            return Ok(());
-        }
-        futex_wait(&self.round, round, timeout);
-        if self.round.load(SeqCst) == round { Err("the other never came".into()) } else { Ok(()) }
-    }
-    fn help(&self, _: &Told<'_>) {}
-    fn check(&self, _: &Told<'_>) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-struct Play<'a, M> {
-    meeting: &'a M,
-    cast: ToldCast<'a>,
+/// What the victim does, and whether the driver helps the others after its death.
+#[derive(Debug, Clone, Copy)]
+struct Part {
     gives: bool,
+    /// The driver does what the killed one did not. Otherwise who waits for the dead must find out by itself.
+    helped: bool,
 }
 
-impl<M: Meeting> Scene for Play<'_, M> {
+const GIVES: Part = Part { gives: true, helped: true };
+const TAKES: Part = Part { gives: false, helped: false };
+const GIVES_ALONE: Part = Part { gives: true, helped: false };
+
+struct Play<'a, K: Cast, M> {
+    awaited: &'a M,
+    cast: K,
+    driver: K::Env,
+    victim: Option<K::Env>,
+    part: Part,
+}
+
+impl<'a, K: Cast<Env: Sync>, M: Awaited> Play<'a, K, M> {
+    fn new(memory: &'a Mapping, cast: K, part: Part) -> Self {
+        memory.clear();
+        // SAFETY: only integers in atomics: every bit pattern is one.
+        let awaited: &M = unsafe { memory.at(0) };
+        let driver = cast.join(DRIVER);
+        awaited.lay_out(&driver);
+        Self { awaited, cast, driver, victim: None, part }
+    }
+}
+
+impl<K: Cast<Env: Sync>, M: Awaited> Scene for Play<'_, K, M> {
     fn prepare(&mut self) {
-        self.meeting.prepare(&self.cast.join(VICTIM));
+        self.awaited.prepare(self.victim.insert(self.cast.join(VICTIM)));
     }
 
     fn operate(&mut self) {
-        let env = self.cast.join(VICTIM);
-        let done = if self.gives { self.meeting.give(&env) } else { self.meeting.take(&env, PATIENCE) };
+        let Some(env) = &self.victim else { return };
+        let done = if self.part.gives { self.awaited.give(env) } else { self.awaited.take(env, PATIENCE) };
         if let Err(why) = done {
             panic!("{why}");
         }
     }
 
     fn companion(&mut self, who: usize) -> Result<(), String> {
-        self.meeting.take(&self.cast.join(COMPANION + u32::try_from(who).unwrap_or(0)), PATIENCE)
+        self.awaited.take(&self.cast.join(COMPANION + u32::try_from(who).unwrap_or(0)), PATIENCE)
     }
 
     fn rouse(&mut self) {
-        self.meeting.help(&self.cast.join(DRIVER));
+        self.awaited.help(&self.driver);
     }
 
-    /// The driver only buries: who waits for the dead must find out, or look again, by itself; what the dead did not give,
-    /// the driver does.
     fn reap(&mut self) {
         self.cast.bury_victim();
+        if self.part.helped {
+            self.awaited.help_after_death(&self.driver);
+        }
     }
 
     fn survive(&mut self, _: bool) -> Result<(), String> {
-        self.meeting.check(&self.cast.join(DRIVER))
+        self.awaited.check(&self.driver)
     }
 }
 
-fn play<M: Meeting>(wanted: &Wanted, table: &mut Table, plan: &Plan, gives: bool) {
+fn play<M: Awaited>(wanted: &Wanted, table: &mut Table, plan: &Plan, part: Part) {
     if wanted.is(plan.name) {
         let (memory, graves) = (Mapping::new(size_of::<M>()), Mapping::new(size_of::<Graveyard>()));
-        table.add(sweep(plan, wanted.effort, || {
-            memory.clear();
-            // SAFETY: only integers in atomics: every bit pattern is one.
-            let meeting: &M = unsafe { memory.at(0) };
-            Play { meeting, cast: ToldCast::new(&graves), gives }
-        }));
+        table.add(sweep(plan, wanted.effort, || Play::<_, M>::new(&memory, ToldCast::new(&graves), part)));
     }
 }
 
-/// As `Play`, and the driver gives what the killed one did not, so that those who wait for it come through.
-struct Given<'a, M>(Play<'a, M>);
+fn leased_play<M: Awaited>(wanted: &Wanted, table: &mut Table, plan: &Plan, part: Part) {
+    if wanted.is(plan.name) && LeasedHome::lets_sleep(plan.role) {
+        let (memory, home) = (Mapping::new(size_of::<M>()), LeasedHome::new(plan.role));
+        table.add(sweep(plan, wanted.effort, || Play::<_, M>::new(&memory, home.cast(), part)));
+    }
+}
 
-impl<M: Meeting> Scene for Given<'_, M> {
+/// The victim comes to a barrier of two and gives up at once; while it is stopped on its way, two threads of the driver's come
+/// too.
+struct Overtaken<'a> {
+    two: &'a Two,
+    cast: ToldCast<'a>,
+    passed: u32,
+}
+
+impl Scene for Overtaken<'_> {
     fn operate(&mut self) {
-        self.0.operate();
+        let env = self.cast.join(VICTIM);
+        let passed = self.two.barrier().wait(&env, env.after(Duration::ZERO), || ());
+        self.two.note().store(u64::from(passed.is_ok()), SeqCst);
     }
-    fn companion(&mut self, who: usize) -> Result<(), String> {
-        self.0.companion(who)
+
+    fn interlude(&mut self) -> Result<(), String> {
+        let (barrier, env) = (self.two.barrier(), self.cast.join(DRIVER));
+        let come = || u32::from(barrier.wait(&env, env.after(Duration::from_millis(2)), || ()).is_ok());
+        self.passed = std::thread::scope(|scope| {
+            let other = scope.spawn(come);
+            come() + other.join().expect("no panic")
+        });
+        Ok(())
     }
-    fn rouse(&mut self) {
-        self.0.rouse();
-    }
-    fn reap(&mut self) {
-        self.0.reap();
-        self.0.rouse();
-    }
-    fn survive(&mut self, completed: bool) -> Result<(), String> {
-        self.0.survive(completed)
+
+    fn survive(&mut self, _: bool) -> Result<(), String> {
+        let passed = u64::from(self.passed) + self.two.note().load(SeqCst);
+        if matches!(passed, 0 | 2) { Ok(()) } else { Err(format!("{passed} through a barrier of two")) }
     }
 }
 
-fn given<M: Meeting>(wanted: &Wanted, table: &mut Table, plan: &Plan, gives: bool) {
+fn overtaken(wanted: &Wanted, table: &mut Table, plan: &Plan) {
     if wanted.is(plan.name) {
-        let (memory, graves) = (Mapping::new(size_of::<M>()), Mapping::new(size_of::<Graveyard>()));
+        let (memory, graves) = (Mapping::new(size_of::<Two>()), Mapping::new(size_of::<Graveyard>()));
         table.add(sweep(plan, wanted.effort, || {
             memory.clear();
             // SAFETY: only integers in atomics: every bit pattern is one.
-            let meeting: &M = unsafe { memory.at(0) };
-            Given(Play { meeting, cast: ToldCast::new(&graves), gives })
+            let two: &Two = unsafe { memory.at(0) };
+            Overtaken { two, cast: ToldCast::new(&graves), passed: 0 }
         }));
     }
 }
 
-fn every_role<M: Meeting>(wanted: &Wanted, table: &mut Table, give: &'static str, take: &'static str) {
-    given::<M>(wanted, table, &Plan::new(give, 5), true);
-    given::<M>(wanted, table, &Plan::new(give, 5).role(Role::PeersAsleep(1)), true);
-    given::<M>(wanted, table, &Plan::new(give, 5).role(Role::PeersAsleep(2)), true);
-    given::<M>(wanted, table, &Plan::new(take, 10).role(Role::Asleep), false);
-    given::<M>(wanted, table, &Plan::new(take, 5).role(Role::JustWoken), false);
-    given::<M>(wanted, table, &Plan::new(take, 5).role(Role::SecondWaiter), false);
+/// A dies giving or taking, B recovers and dies giving or taking, C goes on.
+struct TwoDeaths<'a, M> {
+    awaited: &'a M,
+    dead: &'a Graveyard,
+    start: usize,
+}
+
+impl<M: Awaited> TwoDeaths<'_, M> {
+    fn bury(&self, dead: &[u32]) {
+        self.dead.clear();
+        dead.iter().for_each(|who| self.dead.bury(owner(*who)));
+    }
+
+    fn deed(&self, who: u32, gives: bool) {
+        let env = Told::sleepless(who, self.dead);
+        let _ = if gives { self.awaited.give(&env) } else { self.awaited.take(&env, SURVIVOR) };
+    }
+}
+
+impl<M: Awaited> Drama for TwoDeaths<'_, M> {
+    /// Each gives or takes; A is known before, or not.
+    fn starts(&self) -> usize {
+        8
+    }
+
+    fn set_up(&mut self, start: usize) {
+        self.bury(&[]);
+        self.start = start;
+        if start & 4 != 0 {
+            self.awaited.prepare(&Told::sleepless(VICTIM, self.dead));
+        }
+    }
+
+    fn first(&mut self) {
+        self.deed(VICTIM, self.start & 1 != 0);
+    }
+
+    fn second(&mut self) {
+        self.bury(&[VICTIM]);
+        self.awaited.recover(owner(VICTIM), &Told::sleepless(COMPANION, self.dead));
+        self.deed(COMPANION, self.start & 2 != 0);
+    }
+
+    fn third(&mut self) -> Result<(), String> {
+        self.bury(&[VICTIM, COMPANION]);
+        // Is not stepped, and may sleep.
+        let env = Told::new(DRIVER, self.dead);
+        [VICTIM, COMPANION].iter().for_each(|who| self.awaited.recover(owner(*who), &env));
+        self.awaited.check(&env)
+    }
+}
+
+fn two_deaths<M: Awaited>(wanted: &Wanted, table: &mut Table, name: &'static str, seeded: bool) {
+    if wanted.is(name) {
+        let (memory, graves) = (Mapping::new(size_of::<M>()), Mapping::new(size_of::<Graveyard>()));
+        // SAFETY: only integers in atomics: every bit pattern is one.
+        let awaited: &M = unsafe { memory.at(0) };
+        let mut drama = TwoDeaths { awaited, dead: Graveyard::of(&graves, 0), start: 0 };
+        let plan = PairPlan { name, floor: if seeded { 1 } else { 2_000 }, seeded };
+        table.add(pairs(plan, wanted.effort, &memory, &mut drama));
+    }
+}
+
+fn every_role<M: Awaited>(wanted: &Wanted, table: &mut Table, give: &'static str, take: &'static str) {
+    play::<M>(wanted, table, &Plan::new(give, 5), GIVES);
+    play::<M>(wanted, table, &Plan::new(give, 5).role(Role::PeersAsleep(1)), GIVES);
+    play::<M>(wanted, table, &Plan::new(give, 5).role(Role::PeersAsleep(2)), GIVES);
+    waits::<M>(wanted, table, take, Part { helped: true, ..TAKES });
+}
+
+fn waits<M: Awaited>(wanted: &Wanted, table: &mut Table, take: &'static str, part: Part) {
+    play::<M>(wanted, table, &Plan::new(take, 10).role(Role::Asleep), part);
+    play::<M>(wanted, table, &Plan::new(take, 5).role(Role::JustWoken), part);
+    play::<M>(wanted, table, &Plan::new(take, 5).role(Role::SecondWaiter), part);
+}
+
+fn barriers(wanted: &Wanted, table: &mut Table) {
+    type Aborted = Parties<2, { Deed::Abort as u8 }>;
+    type Renewed = Parties<2, { Deed::Reset as u8 }>;
+    type Withdrawn = Parties<2, { Deed::Withdraw as u8 }>;
+    let asleep = |name, floor| Plan::new(name, floor).role(Role::PeersAsleep(1));
+    play::<Two>(wanted, table, &asleep("barrier: last party", 60), GIVES_ALONE);
+    play::<Three>(wanted, table, &Plan::new("barrier: last of three", 60).role(Role::PeersAsleep(2)), GIVES_ALONE);
+    play::<Two>(wanted, table, &Plan::new("barrier: first party", 60).role(Role::Asleep), GIVES_ALONE);
+    play::<Two>(wanted, table, &Plan::new("barrier: first party", 20).role(Role::JustWoken), GIVES_ALONE);
+    play::<Three>(wanted, table, &Plan::new("barrier: first of three", 20).role(Role::SecondWaiter), GIVES_ALONE);
+    play::<Aborted>(wanted, table, &asleep("barrier: abort", 15), GIVES_ALONE);
+    play::<Renewed>(wanted, table, &asleep("barrier: reset", 20), GIVES_ALONE);
+    play::<Withdrawn>(wanted, table, &Plan::new("barrier: withdraw", 10), GIVES_ALONE);
+    overtaken(wanted, table, &Plan::new("barrier: one too many", 60).paused().cut(Cut::Edges { stride: 3 }));
+    two_deaths::<Two>(wanted, table, "barrier: coming", false);
+    two_deaths::<Aborted>(wanted, table, "barrier: coming or aborting", false);
+    two_deaths::<Renewed>(wanted, table, "barrier: coming or making new", false);
 }
 
 /// Sweeps of everything that processes wait for, then of broken ones.
 pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
-    every_role::<Condition>(wanted, table, "condvar: notify", "condvar: wait");
+    every_role::<Condition<true>>(wanted, table, "condvar: notify", "condvar: wait");
+    let plan = Plan::new("condvar: notify one", 20).role(Role::PeersAsleep(2)).cut(Cut::Edges { stride: 5 });
+    play::<Condition<false>>(wanted, table, &plan, GIVES);
+    two_deaths::<Condition<true>>(wanted, table, "condvar: notify and wait", false);
     every_role::<FlagWord>(wanted, table, "flag: set", "flag: wait");
-    play::<Work>(wanted, table, &Plan::new("once: work", 30), true);
-    play::<Two>(wanted, table, &Plan::new("barrier: last party", 60).role(Role::PeersAsleep(1)), true);
-    play::<Two>(wanted, table, &Plan::new("barrier: first party", 60).role(Role::Asleep), false);
-    play::<Two>(wanted, table, &Plan::new("barrier: first party", 20).role(Role::JustWoken), false);
+    two_deaths::<FlagWord>(wanted, table, "flag: set and wait", false);
+    every_role::<SemaphoreWords>(wanted, table, "semaphore: release", "semaphore: acquire");
+    two_deaths::<SemaphoreWords>(wanted, table, "semaphore: release and acquire", false);
+    play::<OneWork>(wanted, table, &Plan::new("once: work", 30), GIVES_ALONE);
+    let plan = |asleep| Plan::new("once: finish", 10).role(Role::PeersAsleep(asleep));
+    play::<HeldWork>(wanted, table, &plan(1), GIVES_ALONE);
+    play::<HeldWork>(wanted, table, &plan(2), GIVES_ALONE);
+    waits::<TheirWork>(wanted, table, "once: wait", Part { helped: true, ..TAKES });
+    two_deaths::<OneWork>(wanted, table, "once: work", false);
+    barriers(wanted, table);
+    broken(wanted, table);
+}
 
-    let seed = Plan::new("barrier that counts", 1).seeded().role(Role::PeersAsleep(1));
-    play::<CountingBarrier>(wanted, table, &seed, true);
+fn broken(wanted: &Wanted, table: &mut Table) {
+    let seed = |name| Plan::new(name, 1).seeded();
+    play::<Acknowledged>(wanted, table, &seed("condition that is acknowledged").role(Role::Asleep), TAKES);
+    play::<LockedFlag>(wanted, table, &seed("flag behind a lock"), GIVES_ALONE);
+    play::<HandedOver>(wanted, table, &seed("semaphore that hands over").role(Role::Asleep), TAKES);
+    play::<Flagged>(wanted, table, &seed("work without an owner"), GIVES_ALONE);
+    play::<Unwatched>(wanted, table, &seed("barrier, leader unwatched").role(Role::PeersAsleep(1)), GIVES_ALONE);
+    two_deaths::<Acknowledged>(wanted, table, "condition that is acknowledged", true);
+    two_deaths::<LockedFlag>(wanted, table, "flag behind a lock", true);
+    two_deaths::<HandedOver>(wanted, table, "semaphore that hands over", true);
+    two_deaths::<Flagged>(wanted, table, "work without an owner", true);
+    two_deaths::<ClearedByNobody>(wanted, table, "barrier cleared by nobody", true);
+}
+
+/// Some of it by leases: who is dead is what the kernel says.
+pub(crate) fn leased(wanted: &Wanted, table: &mut Table) {
+    type Cond = Condition<true>;
+    let edges = |name| Plan::new(name, 15).cut(Cut::Edges { stride: 3 });
+    let helped = Part { helped: true, ..TAKES };
+    leased_play::<Cond>(wanted, table, &edges("leased condvar: notify").role(Role::PeersAsleep(1)), GIVES);
+    leased_play::<Cond>(wanted, table, &edges("leased condvar: wait").role(Role::SecondWaiter), helped);
+    leased_play::<FlagWord>(wanted, table, &edges("leased flag: wait").role(Role::SecondWaiter), helped);
+    leased_play::<SemaphoreWords>(wanted, table, &edges("leased semaphore: acquire").role(Role::SecondWaiter), helped);
+    leased_play::<HeldWork>(wanted, table, &edges("leased once: finish").role(Role::PeersAsleep(1)), GIVES_ALONE);
+    leased_play::<Two>(wanted, table, &edges("leased barrier: last party").role(Role::PeersAsleep(1)), GIVES_ALONE);
+    leased_play::<Two>(wanted, table, &edges("leased barrier: first party").role(Role::Asleep), GIVES_ALONE);
+    leased_play::<Three>(wanted, table, &edges("leased barrier: first of 3").role(Role::SecondWaiter), GIVES_ALONE);
 }

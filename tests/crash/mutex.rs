@@ -181,10 +181,14 @@ pub(crate) fn leased(wanted: &Wanted, table: &mut Table) {
         (Plan::new("leased: takeover", 80).cut(Cut::Edges { stride: 5 }), Lying::WithTheDead),
     ];
     for (plan, lying) in cases {
-        if wanted.is(plan.name) && LeasedHome::lets_sleep(plan.role) {
-            let home = LeasedHome::new(plan.role);
-            cast_with::<LockWord, _>(wanted, table, &plan, lying, PATIENCE, || home.cast());
-        }
+        leased_play::<LockWord>(wanted, table, &plan, lying);
+    }
+}
+
+pub(crate) fn leased_play<L: Lock>(wanted: &Wanted, table: &mut Table, plan: &Plan, lying: Lying) {
+    if wanted.is(plan.name) && LeasedHome::lets_sleep(plan.role) {
+        let home = LeasedHome::new(plan.role);
+        cast_with::<L, _>(wanted, table, plan, lying, PATIENCE, || home.cast());
     }
 }
 
@@ -235,13 +239,15 @@ impl<L: Lock> Drama for TwoDeaths<'_, L> {
 
     fn third(&mut self) -> Result<(), String> {
         self.bury(&[PREDECESSOR, VICTIM, COMPANION]);
+        // And somebody else after it, who finds nothing of all that.
         self.deposit(DRIVER)?;
+        self.deposit(COMPANION + 1)?;
         let balance = self.account.audit()?;
-        if balance <= 4 * DEPOSIT { Ok(()) } else { Err(format!("a balance of {balance} after at most 4 deposits")) }
+        if balance <= 5 * DEPOSIT { Ok(()) } else { Err(format!("a balance of {balance} after at most 5 deposits")) }
     }
 }
 
-fn two_deaths<L: Lock>(wanted: &Wanted, table: &mut Table, plan: PairPlan) {
+pub(crate) fn two_deaths<L: Lock>(wanted: &Wanted, table: &mut Table, plan: PairPlan) {
     if wanted.is(plan.name) {
         let (memory, graves) = (Mapping::new(size_of::<Account<L>>()), Mapping::new(size_of::<Graveyard>()));
         // SAFETY: only atomic integers: every bit pattern is one.
