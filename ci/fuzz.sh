@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Every fuzz target for FUZZ_SECONDS (10) under the address sanitizer, from its committed corpus: nothing may be found, and
+# Every fuzz target for FUZZ_SECONDS (8) under the address sanitizer, from its committed corpus: nothing may be found, and
 # enough inputs must have run. Then each target with its planted bug, which must be found from nothing.
 #
 # New inputs go to a directory that is removed at the end; FUZZ_KEEP=DIR keeps them (and crashes) there.
 set -euo pipefail
 . "$(dirname "$0")/lib/tools.sh"
 
-seconds=${FUZZ_SECONDS:-10}
+seconds=${FUZZ_SECONDS:-8}
 # Longest search for a planted bug.
 planted_seconds=60
 # Target, and the fewest inputs a second on two cores that others use too (a tenth of what was measured).
@@ -26,6 +26,8 @@ targets=(
     "hostile_raw 60"
     "array_ops 500"
     "latest_ops 500"
+    "lock_ops 200"
+    "hostile_locks 80"
 )
 
 nightly

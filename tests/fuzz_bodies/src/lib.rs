@@ -14,6 +14,7 @@ use arbitrary::{Arbitrary, Unstructured};
 pub mod arena;
 pub mod array_ops;
 pub mod hostile_frozen;
+pub mod hostile_locks;
 pub mod hostile_mpmc;
 pub mod hostile_raw;
 pub mod hostile_record;
@@ -21,6 +22,7 @@ pub mod hostile_slab;
 pub mod hostile_spsc;
 pub mod hostile_words;
 pub mod latest_ops;
+pub mod lock_ops;
 pub mod mpmc_ops;
 pub mod names;
 pub mod record_ops;
@@ -34,7 +36,7 @@ pub mod surroundings;
 pub type Target = (&'static str, fn(&[u8], bool));
 
 /// Every target.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 17] = [
     ("spsc_ops", spsc_ops::run),
     ("record_ops", record_ops::run),
     ("mpmc_ops", mpmc_ops::run),
@@ -50,6 +52,8 @@ pub const TARGETS: [Target; 15] = [
     ("hostile_raw", hostile_raw::run),
     ("array_ops", array_ops::run),
     ("latest_ops", latest_ops::run),
+    ("lock_ops", lock_ops::run),
+    ("hostile_locks", hostile_locks::run),
 ];
 
 /// Decodes an input; `None` if it is too short to mean anything.

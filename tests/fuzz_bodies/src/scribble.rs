@@ -1,4 +1,4 @@
-//! The rings while a second thread rewrites their memory all the time: what is checked must be what is used.
+//! The rings and the locks while a second thread rewrites their memory all the time: what is checked must be what is used.
 #![allow(unsafe_code)]
 
 use core::hint::black_box;
@@ -12,7 +12,7 @@ use crosslane_core::{record, spsc};
 
 use crate::arena::{Arena, Poke, Start};
 use crate::surroundings::World;
-use crate::{hostile_mpmc, hostile_record, hostile_spsc};
+use crate::{hostile_locks, hostile_mpmc, hostile_record, hostile_spsc};
 
 /// Times that the operations are repeated while the scribbler runs.
 const ROUNDS: u32 = 24;
@@ -36,6 +36,7 @@ enum Ops {
     BigItems(Vec<hostile_spsc::Op>),
     Record(Vec<hostile_record::Op>),
     Queue(hostile_mpmc::Shape, Vec<hostile_mpmc::Op>),
+    Locks(Vec<hostile_locks::Op>),
 }
 
 /// Runs one input. Planted: a reader that checks a length word and then loads it again to use it.
@@ -49,6 +50,7 @@ pub fn run(data: &[u8], planted: bool) {
         Ops::BigItems(ops) => play_spsc::<[u8; 160]>(&input, ops),
         Ops::Record(ops) => play_record(&input, ops, planted),
         Ops::Queue(shape, ops) => play_queue(&input, *shape, ops),
+        Ops::Locks(ops) => play_locks(&input, ops),
     }
 }
 
@@ -82,6 +84,14 @@ fn play_queue(input: &Input, shape: hostile_mpmc::Shape, ops: &[hostile_mpmc::Op
     let (narrow_bytes, wide_at) = (hostile_mpmc::HEADER_BYTES, hostile_mpmc::HINTS);
     while_scribbling(&Job { arena: &arena, pokes: &input.pokes, narrow_bytes, wide_at }, || {
         hostile_mpmc::play(shape, &World::default(), &arena, false, ops);
+    });
+}
+
+fn play_locks(input: &Input, ops: &[hostile_locks::Op]) {
+    let arena = hostile_locks::arena(&input.start);
+    let (narrow_bytes, wide_at) = (hostile_locks::NARROW_BYTES, hostile_locks::WIDE);
+    while_scribbling(&Job { arena: &arena, pokes: &input.pokes, narrow_bytes, wide_at }, || {
+        hostile_locks::play(&World::default(), &arena, false, ops);
     });
 }
 
