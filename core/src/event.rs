@@ -147,6 +147,17 @@ impl EventWord {
         wait.wake(&self.0, u32::MAX);
     }
 
+    /// As [`wake_after`](Self::wake_after), if `wanted` says so once the fence is passed.
+    #[inline]
+    pub(crate) fn wake_if<W: Wait>(&self, light: Light, items: u32, wait: &W, wanted: impl FnOnce() -> bool) {
+        if light != Light::Polling {
+            light.fence();
+            if wanted() {
+                self.wake_fenced(items, wait);
+            }
+        }
+    }
+
     /// Announces a sleeper, looks again with `ready`, and sleeps if that is `false`.
     pub fn sleep_unless<W: Wait>(
         &self,
@@ -156,12 +167,20 @@ impl EventWord {
         wait: &W,
         ready: impl FnOnce() -> bool,
     ) -> Slept {
+        self.sleep_as(mode, deadline, wait, || if ready() { None } else { Some(slice) })
+    }
+
+    /// As [`sleep_unless`](Self::sleep_unless), where the second look says for how long; `None`: it found something.
+    pub(crate) fn sleep_as<W: Wait>(
+        &self,
+        mode: WakeMode,
+        deadline: W::Deadline,
+        wait: &W,
+        look: impl FnOnce() -> Option<Slice>,
+    ) -> Slept {
         let (word, is_ordered) = self.announced(mode, wait);
-        let slice = if is_ordered { slice } else { Slice::Short };
-        if ready() {
-            return Slept::Ready;
-        }
-        match wait.park(&self.0, word, slice, deadline) {
+        let Some(slice) = look() else { return Slept::Ready };
+        match wait.park(&self.0, word, if is_ordered { slice } else { Slice::Short }, deadline) {
             Parked::Again => Slept::Again,
             Parked::Expired => Slept::Expired,
         }
@@ -224,6 +243,7 @@ impl Light {
         // reordering) while the waiter's look passes its announcement, so that each misses the other and the waiter
         // sleeps on an item. Pairs with the fence in `heavy`. When this process takes part in heavy barriers, the
         // waiter's barrier is a full fence here too, and only the compiler must be kept from reordering.
+        // And mpmc.watch: SeqCst fence, of who takes an item to keep it; see `mpmc/watch.rs`.
         if self == Self::Compiler {
             compiler_fence(Ordering::SeqCst);
         } else {
@@ -236,6 +256,7 @@ impl Light {
 fn heavy<W: Wait>(mode: WakeMode, wait: &W) -> bool {
     // ORDERING event.announce: SeqCst fence. The other half of `Light::fence`; see there.
     // And event.bump: SeqCst fence. Pairs with the Release in `wake_all`.
+    // And mpmc.watch: SeqCst fence. The other half of `Light::fence`.
     match mode {
         WakeMode::Fenced => {
             fence(Ordering::SeqCst);

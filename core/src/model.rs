@@ -280,6 +280,8 @@ pub struct Peers {
     dead: Vec<(OwnerId, loom::sync::atomic::AtomicBool)>,
     /// How many more sleeps of each participant are over at once: slices go on ending after a death.
     slices: StdMutex<Vec<u32>>,
+    /// The same of sleeps behind a named participant, where these end by themselves and others do not.
+    short_slices: Option<StdMutex<Vec<u32>>>,
     sleepers: loom::sync::Mutex<[Sleepers; WORDS]>,
     wakes: Vec<loom::sync::Condvar>,
     parks: loom::sync::atomic::AtomicUsize,
@@ -307,16 +309,32 @@ impl Peers {
     /// The surroundings of these participants; an index may come with several generations.
     #[must_use]
     pub fn of(ids: impl IntoIterator<Item = OwnerId>) -> Arc<Self> {
+        Arc::new(Self::all(ids, None))
+    }
+
+    /// As [`new`](Self::new), but a death ends no sleep of those who named nobody to wait for: these must be woken, or be
+    /// right to sleep. Who names somebody looks again by itself, so many times before a death, and a few times after it.
+    ///
+    /// # Panics
+    /// If `count` is above 1,024.
+    #[must_use]
+    pub fn unwatched(count: u32, looks: u32) -> Arc<Self> {
+        let looks = StdMutex::new(std::vec![looks; count as usize]);
+        Arc::new(Self::all((0..count).map(first_generation), Some(looks)))
+    }
+
+    fn all(ids: impl IntoIterator<Item = OwnerId>, short_slices: Option<StdMutex<Vec<u32>>>) -> Self {
         let dead: Vec<_> = ids.into_iter().map(|id| (id, loom::sync::atomic::AtomicBool::new(false))).collect();
         let indices = dead.iter().map(|(id, _)| id.index() as usize + 1).max().unwrap_or(0);
-        Arc::new(Self {
+        Self {
             dead,
             slices: StdMutex::new(std::vec![0; indices]),
+            short_slices,
             sleepers: loom::sync::Mutex::new([Sleepers::default(); WORDS]),
             wakes: (0..WORDS).map(|_| loom::sync::Condvar::new()).collect(),
             parks: loom::sync::atomic::AtomicUsize::new(0),
             calls: loom::sync::atomic::AtomicUsize::new(0),
-        })
+        }
     }
 
     /// Publishes the death of `owner`, as the kernel does by releasing a lease, and lets every sleeper look again, as
@@ -337,10 +355,13 @@ impl Peers {
     /// If a model thread panicked while it held the lock.
     pub fn end_slices(&self) {
         let mut sleepers = self.sleepers.lock().expect("no panic inside");
-        self.slices.lock().expect("no panic inside").fill(SLICES_AFTER_A_DEATH);
+        let slices = self.short_slices.as_ref().unwrap_or(&self.slices);
+        slices.lock().expect("no panic inside").fill(SLICES_AFTER_A_DEATH);
         for (slot, wake) in sleepers.iter_mut().zip(&self.wakes) {
-            slot.wake(u32::MAX);
-            wake.notify_all();
+            if self.short_slices.is_none() || slot.address & SHORT != 0 {
+                slot.wake(u32::MAX);
+                wake.notify_all();
+            }
         }
     }
 
@@ -365,8 +386,11 @@ fn first_generation(index: u32) -> OwnerId {
     OwnerId::new(index, 1).expect("an index in range")
 }
 
-fn slot_of(sleepers: &mut [Sleepers; WORDS], word: &AtomicU32) -> usize {
-    let address = core::ptr::from_ref(word) as usize;
+/// Beside a word's address: those who sleep there in slices that end by themselves.
+const SHORT: usize = 1;
+
+fn slot_of(sleepers: &mut [Sleepers; WORDS], word: &AtomicU32, short: bool) -> usize {
+    let address = core::ptr::from_ref(word) as usize | if short { SHORT } else { 0 };
     let slot = sleepers.iter().position(|s| s.address == address || s.address == 0).expect("at most four words sleep");
     sleepers[slot].address = address;
     slot
@@ -437,7 +461,7 @@ impl Wait for Process {
         timeout < Duration::from_secs(1)
     }
 
-    fn park(&self, word: &AtomicU32, expected: u32, _: Slice, deadline: bool) -> Parked {
+    fn park(&self, word: &AtomicU32, expected: u32, slice: Slice, deadline: bool) -> Parked {
         if !point() {
             return Parked::Expired;
         }
@@ -452,8 +476,15 @@ impl Wait for Process {
             *left -= 1;
             return Parked::Again;
         }
+        let short = self.peers.short_slices.as_ref().filter(|_| slice != Slice::Long);
+        if let Some(slices) = short
+            && let Some(left @ 1..) = slices.lock().expect("no panic inside").get_mut(self.me.index() as usize)
+        {
+            *left -= 1;
+            return Parked::Again;
+        }
         self.peers.parks.fetch_add(1, Ordering::Relaxed);
-        let slot = slot_of(&mut sleepers, word);
+        let slot = slot_of(&mut sleepers, word, short.is_some());
         sleepers[slot].asleep += 1;
         let number = sleepers[slot].came;
         sleepers[slot].came += 1;
@@ -470,9 +501,14 @@ impl Wait for Process {
         }
         self.peers.calls.fetch_add(1, Ordering::Relaxed);
         let mut sleepers = self.peers.sleepers.lock().expect("no panic inside");
-        let slot = slot_of(&mut sleepers, word);
-        let woken = sleepers[slot].wake(count);
+        let slot = slot_of(&mut sleepers, word, false);
+        let mut woken = sleepers[slot].wake(count);
         self.peers.wakes[slot].notify_all();
+        if self.peers.short_slices.is_some() {
+            let slot = slot_of(&mut sleepers, word, true);
+            woken += sleepers[slot].wake(count - woken);
+            self.peers.wakes[slot].notify_all();
+        }
         woken
     }
 

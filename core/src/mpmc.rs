@@ -46,6 +46,9 @@
 //! Give an item back: store RETURNED, or DEADLETTER, which is room for who needs it; raise the hint; wake a consumer, and
 //! after DEADLETTER a producer.
 //!
+//! Take, which keeps the slot: pop 1 and 2; wake a sleeping consumer to look after it, unless one does (`watch.rs`); read; and
+//! in the end pop 3 and 4, or give the item back.
+//!
 //! Batches: 1 and 2 for up to 16 slots in a row, the hint once, all payloads, then FULL (FREE) slot by slot in order.
 //!
 //! Who loses a CAS, or meets a slot that somebody has just claimed, leaves the others alone for a while, each time for twice
@@ -101,6 +104,7 @@ mod handle;
 mod join;
 mod queue;
 mod recover;
+mod watch;
 mod word;
 
 use core::alloc::Layout;
@@ -116,6 +120,7 @@ use crate::event::EventWord;
 use crate::owner::OwnerId;
 use crate::prim::{AtomicU32, AtomicU64, Ordering, WORD_BYTES, Word};
 use crate::wait::{Wait, WakeMode};
+use watch::Consumers;
 use word::{Lap, MAX_ATTEMPTS, SlotWord, State};
 
 /// The largest capacity, in slots.
@@ -151,7 +156,7 @@ struct Header {
     tail: Line<AtomicU64>,
     head: Line<AtomicU64>,
     rare: Line<Rare>,
-    not_empty: Line<EventWord>,
+    not_empty: Line<Consumers>,
     not_full: Line<EventWord>,
 }
 
@@ -435,7 +440,7 @@ impl<'m> Ring<'m> {
 
     /// Wakes whoever sleeps on either side, so that it looks again.
     pub fn wake_all<W: Wait>(&self, wait: &W) {
-        self.header().not_empty.0.wake_all(wait);
+        self.header().not_empty.0.event.wake_all(wait);
         self.header().not_full.0.wake_all(wait);
         self.rare().all_done.wake_all(wait);
     }

@@ -5,7 +5,7 @@ mod family;
 use std::fs::OpenOptions;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crosslane_core::mpmc::{PopError, PushError, Recovered, RingError};
 use crosslane_core::{OwnerId, WakeMode};
@@ -102,6 +102,46 @@ fn who_waits_behind_a_killed_producer_or_consumer_goes_on() {
     assert_eq!(queue.pop_timeout(LONG), Ok(1));
     queue.push_timeout(2, LONG).unwrap();
     assert_eq!(queue.pop_timeout(LONG), Ok(2));
+}
+
+/// Both were asleep when the item came, so neither waits for the other; and nobody else learns of the death.
+#[test]
+fn an_idle_consumer_gets_what_another_took_and_died_with() {
+    const ROUNDS: u32 = 4;
+    let dir = Dir::new();
+    let mut waited = Duration::ZERO;
+    for round in 0..ROUNDS {
+        let (jobs, news) = (name(&format!("jobs{round}")), name(&format!("news{round}")));
+        let queue = Queue::<u64>::create(&jobs, 4, &dir.options()).unwrap();
+        let told = Queue::<u64>::create(&news, 4, &dir.options()).unwrap();
+        let worker = |who: u64| {
+            let work = |parent: &mut family::Parent| {
+                let queue = Queue::<u64>::open(&jobs, &dir.options()).unwrap();
+                let told = Queue::<u64>::open(&news, &dir.options()).unwrap();
+                let delivery = queue.take().unwrap();
+                told.push(who).unwrap();
+                if delivery.attempts() == 0 {
+                    parent.forever();
+                }
+                delivery.ack();
+            };
+            let child = fork(work);
+            child.await_asleep();
+            child
+        };
+        let mut workers = vec![worker(0), worker(1)];
+        queue.push(7).unwrap();
+        let first = told.pop().unwrap();
+        let killed = Instant::now();
+        workers.remove(usize::try_from(first).unwrap()).kill();
+        assert_eq!(told.pop(), Ok(1 - first));
+        waited += killed.elapsed();
+        workers.remove(0).join();
+    }
+    assert!(
+        waited < ROUNDS * Duration::from_millis(300),
+        "{waited:?} in {ROUNDS} rounds: only a long slice's end helped"
+    );
 }
 
 #[test]

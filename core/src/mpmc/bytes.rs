@@ -244,7 +244,7 @@ impl<'m, E: Wait + Liveness, K> Bytes<'m, E, K> {
     }
 
     fn pop_with(&self, buffer: &mut [u8], patience: Patience) -> Result<usize, PopError> {
-        let delivery = self.take_with(patience)?;
+        let delivery = self.delivery(self.handle.claim_to_read(patience)?);
         let needed = delivery.len_bytes();
         if let Some(room) = buffer.get_mut(..needed) {
             delivery.copy_to(room);
@@ -257,7 +257,7 @@ impl<'m, E: Wait + Liveness, K> Bytes<'m, E, K> {
     }
 
     fn take_with(&self, patience: Patience) -> Result<BytesDelivery<'_, 'm, E, K>, PopError> {
-        Ok(self.delivery(self.handle.claim_to_read(patience)?))
+        Ok(self.delivery(self.handle.claim_to_keep(patience)?))
     }
 
     fn delivery(&self, claimed: Claimed) -> BytesDelivery<'_, 'm, E, K> {

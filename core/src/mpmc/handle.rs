@@ -93,6 +93,15 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
         self.claim_to_read_at_once(self.ring).or_else(|seen| self.claim_to_read_slow(seen, patience))
     }
 
+    /// Claims an item that will be kept for a while: somebody of those who sleep looks after it.
+    pub(super) fn claim_to_keep(&self, patience: Patience) -> Result<Claimed, PopError> {
+        let claimed = self.claim_to_read(patience)?;
+        if let Some(me) = self.env.me() {
+            self.ring.header().not_empty.0.call_watch(me, self.light, &self.env);
+        }
+        Ok(claimed)
+    }
+
     /// Claims at least one slot and at most `most`, in a row.
     #[inline]
     pub(super) fn claim_run_to_write(&self, ring: Ring<'m>, most: usize) -> Result<Run, PushError> {
@@ -114,7 +123,7 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
 
     #[inline]
     pub(super) fn wake_consumers(&self, items: u32) {
-        self.ring.header().not_empty.0.wake_after(self.light, items, &self.env);
+        self.ring.header().not_empty.0.event.wake_after(self.light, items, &self.env);
     }
 
     #[inline]
@@ -241,12 +250,13 @@ impl<'m, E: Wait + Liveness> Handle<'m, E> {
                 continue;
             }
             let is_patient = in_vain < IN_VAIN_IN_A_ROW;
-            let slice = if is_patient { self.slice(me) } else { Slice::Short };
-            let ready = || {
-                let news = || ring.may_pop() || ring.is_closed() != closed || closed && ring.rest(me).is_none();
-                is_patient && news()
+            let news = || ring.may_pop() || ring.is_closed() != closed || closed && ring.rest(me).is_none();
+            let look = || match is_patient {
+                true if news() => None,
+                true => Some(ring.stand_watch(me, &self.env)),
+                false => Some(Slice::Short),
             };
-            match ring.header().not_empty.0.sleep_unless(ring.mode, slice, deadline, &self.env, ready) {
+            match ring.header().not_empty.0.sleep(me, ring.mode, deadline, &self.env, look) {
                 Slept::Ready => in_vain += 1,
                 Slept::Again => (slept, is_to_repair, in_vain) = (true, true, 0),
                 Slept::Expired => {

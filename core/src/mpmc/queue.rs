@@ -182,8 +182,9 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
 
     /// Pops the oldest item, waiting for one.
     ///
-    /// Repairs what dead participants held when it meets them: within 10 ms of their death, and within 1 s if it fell
-    /// asleep before they held anything.
+    /// Repairs what dead participants held when it meets them: within 10 ms of their death; within 1 s if it fell asleep
+    /// before they held anything, but for items that were [taken](Self::take) to be kept: who takes one wakes somebody
+    /// to look after it.
     ///
     /// # Errors
     /// [`PopError::Closed`] once the queue is closed and drained, [`PopError::Forked`], [`PopError::Corrupt`].
@@ -231,7 +232,8 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
     }
 
     /// Takes the oldest item and keeps its slot until the delivery is acknowledged, so that it is delivered again if
-    /// this process dies before. Waits for an item.
+    /// this process dies before. Waits for an item. One system call if other consumers sleep and nobody yet looks after
+    /// what is kept.
     ///
     /// # Errors
     /// As [`pop`](Self::pop).
@@ -330,7 +332,7 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Queue<'m, T, E, K> {
     }
 
     fn take_with(&self, patience: Patience) -> Result<Delivery<'_, 'm, T, E, K>, PopError> {
-        let claimed = self.handle.claim_to_read(patience)?;
+        let claimed = self.handle.claim_to_keep(patience)?;
         Ok(Delivery { item: Self::read(self.handle.ring, claimed), queue: self, claimed })
     }
 

@@ -66,6 +66,7 @@ impl Ring<'_> {
 
     /// Probes every participant that holds a slot, each once, and repairs what the dead ones held. `true` if one was dead.
     pub(super) fn recover_holders<L: Liveness, W: Wait>(&self, life: &L, wait: &W) -> bool {
+        self.header().not_empty.0.forget_dead(life);
         let (mut living, mut found) = (Living::new(), false);
         for slot in self.slots_in(|state| matches!(state, State::Writing | State::Reading)) {
             // ORDERING: Relaxed. The CAS of the repair takes exactly this word or none. What a dead owner holds stays as it
@@ -131,7 +132,7 @@ impl Ring<'_> {
         // A plain store ends the producer's release of the payload, so this one publishes it anew.
         self.word_of(claimed.slot).store(word.0, Ordering::Release);
         self.raise_returned();
-        self.header().not_empty.0.wake(1, self.mode, wait);
+        self.header().not_empty.0.event.wake(1, self.mode, wait);
         if word.state() == Some(State::DeadLetter) {
             // Its slot is room for whoever needs it.
             self.header().not_full.0.wake(1, self.mode, wait);
@@ -139,6 +140,7 @@ impl Ring<'_> {
     }
 
     fn recover_dead<W: Wait>(&self, owner: OwnerId, wait: &W) -> Recovered {
+        self.header().not_empty.0.forget(owner);
         let mut done = Recovered::default();
         for slot in self.slots_in(|state| matches!(state, State::Writing | State::Reading)) {
             // ORDERING: Relaxed, as above.

@@ -1,5 +1,6 @@
-//! What a killed producer costs the others: from SIGKILL, sent while it holds the oldest slot, to the next item that a
-//! waiting consumer gets.
+//! What a death costs the others: from SIGKILL, sent to a producer while it holds the oldest slot, to the next item that a
+//! waiting consumer gets; and from SIGKILL, sent to a worker with a job, to its delivery to another that was idle when the job
+//! came.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -26,6 +27,7 @@ const UNWATCHED: &str = "crosslane mpmc, nobody watches, victim of 64 MiB";
 const WATCHED_SMALL: &str = "crosslane mpmc, a parent watches, victim of 4 MiB";
 const WATCHED: &str = "crosslane mpmc, a parent watches, victim of 64 MiB";
 const TEARDOWN: &str = "teardown of 64 MiB: the lease is free";
+const IDLE: &str = "crosslane mpmc, nobody watches, worker of 64 MiB, another idle";
 const CLOUDTOID: &str = "cloudtoid-interprocess, nobody can watch, victim of 64 MiB";
 
 /// It waits for 10 s each time.
@@ -36,11 +38,13 @@ pub fn rows(_: f64) -> Vec<Row> {
         Row::new("recovery: SIGKILL to the survivor's next item", Unit::Millis, 1)
             .contestant(UNWATCHED_SMALL, || latency(SMALL, Watch::Nobody))
             .contestant(UNWATCHED, || latency(LARGE, Watch::Nobody))
+            .contestant(IDLE, || idle_pair(LARGE))
             .contestant(WATCHED_SMALL, || latency(SMALL, Watch::Parent))
             .contestant(WATCHED, || latency(LARGE, Watch::Parent))
             .contestant(TEARDOWN, || teardown(LARGE))
             .slow(CLOUDTOID, 1, CLOUDTOID_ROUNDS, cloudtoid)
             .within(UNWATCHED, 20.0)
+            .within(IDLE, 20.0)
             .within(WATCHED_SMALL, 2.0)
             .above(WATCHED, TEARDOWN, 1.0)
             .within(UNWATCHED_SMALL, 20.0)
@@ -102,10 +106,49 @@ fn latency(resident_bytes: usize, watch: Watch) -> f64 {
     if watch == Watch::Parent {
         await_end(&process);
         let proven = domain.reap().expect("a lease of its own");
-        assert!(proven.len() <= 1, "only the victim died");
+        // The survivor may have been faster, and have ended.
+        assert!(proven.len() <= 2, "only the victim died, and the survivor is done");
     }
     reap(survivor);
     end(victim);
+    (story.survived_nanos.load(Ordering::Acquire) - killed_nanos) as f64 / 1e9
+}
+
+/// Two workers are idle; a job comes, and who takes it is killed with it.
+fn idle_pair(resident_bytes: usize) -> f64 {
+    let home = QueueHome::<u64>::new(SLOTS, WakeMode::Fenced);
+    let (queue, story) = (home.here(), Shared::<Story>::new());
+    let workers = [0, 1].map(|cpu| {
+        fork(cpu, || {
+            let _memory = Memory::private(resident_bytes.saturating_sub(resident_now()));
+            let queue = home.here();
+            story.is_survivor_there.fetch_add(1, Ordering::Release);
+            let delivery = queue.take().expect("a job");
+            if delivery.attempts() == 0 {
+                story.victim.store(cpu as u32 + 1, Ordering::Release);
+                loop {
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            }
+            story.survived_nanos.store(now_nanos(), Ordering::Release);
+            delivery.ack();
+        })
+    });
+    while story.is_survivor_there.load(Ordering::Acquire) < 2 {
+        std::thread::yield_now();
+    }
+    queue.segment().domain().expect("not for reading only").reap().expect("a lease of its own");
+    // Both are asleep, and have been for longer than a slice.
+    std::thread::sleep(3 * SLICE);
+    queue.push(7).expect("room");
+    await_word(&story.victim);
+    let phase = Duration::from_nanos(now_nanos() % SLICE.as_nanos() as u64);
+    std::thread::sleep(2 * SLICE + phase);
+    let victim = story.victim.load(Ordering::Acquire) as usize - 1;
+    let killed_nanos = now_nanos();
+    kill(workers[victim]);
+    reap(workers[1 - victim]);
+    end(workers[victim]);
     (story.survived_nanos.load(Ordering::Acquire) - killed_nanos) as f64 / 1e9
 }
 
