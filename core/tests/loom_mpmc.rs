@@ -624,7 +624,7 @@ fn messages_of_bytes_arrive_whole() {
 /// Two sleepers and two items: no wake is lost, and one wake meant for two is passed on.
 #[test]
 fn sleeping_consumers_get_their_items() {
-    check("mpmc.sleepers", Some(0), 5_200, || {
+    check("mpmc.sleepers", Some(0), 350, || {
         let world = World::new(WakeMode::Fenced);
         let popping = [1, 2].map(|i| {
             let queue = world.queue(i);
@@ -638,7 +638,7 @@ fn sleeping_consumers_get_their_items() {
 
 #[test]
 fn a_sleeping_producer_gets_its_slot() {
-    check("mpmc.full", Some(1), 4_100, || {
+    check("mpmc.full", Some(1), 2_600, || {
         let world = World::new(WakeMode::Fenced);
         let queue = world.queue(3);
         queue.push_slice(&[1, 2]).unwrap();
