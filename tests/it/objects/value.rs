@@ -1,8 +1,10 @@
 //! One value: its calls, from several processes and after deaths.
 
+use std::time::Duration;
+
 use crosslane::{Plain, Value};
 
-use crate::support::{die, done, killed, panic_of, run, start};
+use crate::support::{die, done, killed, panic_of, run, start, until};
 
 #[derive(Clone, Copy, Debug, PartialEq, Plain)]
 #[repr(C)]
@@ -103,7 +105,7 @@ fn what_is_set_while_another_process_updates_is_not_overwritten() {
         calls
     };
     let other = start(slow, (value.clone(), entered.clone()));
-    crate::support::until("the other one is in its update", || entered.get() == 1);
+    until("the other one is in its update", || entered.get() == 1);
     value.set([7, 0]);
     entered.set(2);
     assert_eq!(done(other), 2);
@@ -194,4 +196,29 @@ fn a_long_value_is_never_seen_half_changed() {
         last = all[0];
     }
     done(writer);
+}
+
+/// Forty writers, each killed somewhere in its loop, which is copying for the most part.
+#[test]
+fn a_value_is_whole_wherever_its_writer_is_killed() {
+    type Long = [u64; 1500];
+    let value = Value::new([0; 1500]).unwrap();
+    let write = |value: Value<Long>| -> () {
+        let both = [[1; 1500], [2; 1500]];
+        loop {
+            value.set(both[0]);
+            value.set(both[1]);
+        }
+    };
+    for n in 0..40 {
+        value.set([0; 1500]);
+        let writer = start(write, value.clone());
+        until("it writes", || value.get()[0] > 0);
+        // It has just waited for the lock: another moment each time, for it to get somewhere else.
+        std::thread::sleep(Duration::from_micros(1_000 + 17 * n));
+        writer.kill().unwrap();
+        killed(writer);
+        let all = value.get();
+        assert!(all.iter().all(|n| *n == all[0]) && all[0] > 0, "{:?}", [all[0], all[1499]]);
+    }
 }
