@@ -52,5 +52,5 @@ FIRST=1 timeout 60 "$programs/forgotten"
 CARGO_PROFILE_DEV_PANIC=abort try "with panics that abort" ""
 try "static, without a build-id" "-C target-feature=+crt-static -C link-arg=-Wl,--build-id=none"
 try "with std as a shared library" "-C prefer-dynamic"
-CARGO_PROFILE_DEV_LTO=fat CARGO_PROFILE_DEV_OPT_LEVEL=2 CARGO_PROFILE_DEV_CODEGEN_UNITS=1 CARGO_PROFILE_DEV_STRIP=true \
+CARGO_PROFILE_DEV_LTO=fat CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_CODEGEN_UNITS=1 CARGO_PROFILE_DEV_STRIP=true \
     CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false try "optimised at link time and stripped" ""
