@@ -858,7 +858,7 @@ fn a_hint_taken_back_late_hides_no_item() {
 /// A worker that pushes another message while it deals with one, and joiners that may look between the two.
 #[test]
 fn a_join_ends_when_everything_is_done_and_not_before() {
-    check("mpmc.join", Some(1), 150, || {
+    check("mpmc.join", Some(2), 8_000, || {
         let world = World::with(WakeMode::Fenced, Bytes::payload(8).unwrap(), 7);
         let queue = |i| Bytes::new(world.ring, 8, world.process(i)).unwrap();
         let done = Arc::new(AtomicU32::new(0));
@@ -886,7 +886,7 @@ fn a_join_ends_when_everything_is_done_and_not_before() {
 
 #[test]
 fn the_last_of_two_workers_wakes_who_joins() {
-    check("mpmc.join_two", Some(1), 110, || {
+    check("mpmc.join_two", Some(2), 7_700, || {
         let world = World::with(WakeMode::Fenced, Bytes::payload(8).unwrap(), 7);
         let queue = |i| Bytes::new(world.ring, 8, world.process(i)).unwrap();
         let joiner = queue(3);
