@@ -28,6 +28,7 @@ targets=(
     "latest_ops 500"
     "lock_ops 200"
     "hostile_locks 80"
+    "call_ops 200"
 )
 
 nightly

@@ -325,7 +325,7 @@ impl<'m> Calls<'m> {
         self.header.requests.wake_all(wait);
     }
 
-    #[inline]
+    #[inline(always)]
     fn used(&self) -> &'m [Cell] {
         // ORDERING: Relaxed. The event word's fences order it with the requests; any value is safe.
         let used = self.header.used.load(Ordering::Relaxed) as usize;
@@ -333,7 +333,6 @@ impl<'m> Calls<'m> {
     }
 
     /// Where a message of `len_bytes` of cell `at` lies; the caller has checked that there can be such a one.
-    #[inline]
     fn message(&self, at: usize, len_bytes: u32) -> Message<'m> {
         let len_bytes = len_bytes as usize;
         if len_bytes <= LINE_BYTES {
@@ -346,7 +345,7 @@ impl<'m> Calls<'m> {
 }
 
 /// Whether a request waits for its answer.
-#[inline]
+#[inline(always)]
 fn is_asked(asked: u32, answered: u32) -> bool {
     (asked ^ answered) & TURN != 0
 }

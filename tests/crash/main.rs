@@ -10,6 +10,8 @@ mod account;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod awaited;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod call;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod cast;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod channel;
@@ -160,6 +162,7 @@ mod sweep {
         crate::meetings::run(&wanted, &mut table);
         crate::slab::run(&wanted, &mut table);
         crate::latest::run(&wanted, &mut table);
+        crate::call::run(&wanted, &mut table);
         crate::mutex::leased(&wanted, &mut table);
         crate::rings::leased(&wanted, &mut table);
         crate::mpmc::leased(&wanted, &mut table);
@@ -168,6 +171,7 @@ mod sweep {
         crate::readers::leased(&wanted, &mut table);
         crate::meetings::leased(&wanted, &mut table);
         crate::latest::leased(&wanted, &mut table);
+        crate::call::leased(&wanted, &mut table);
         crate::names::run(&wanted, &mut table, directory);
         crate::frozen::run(&wanted, &mut table, directory);
         crate::reaper::run(&wanted, &mut table);

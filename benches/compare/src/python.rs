@@ -77,6 +77,26 @@ other.join()
 print(time.perf_counter() - start)
 "#;
 
+/// Asks by a `Pipe` and waits for the response; arguments: times, bytes each way.
+pub const PIPE: &str = r#"
+import multiprocessing as mp, sys, time
+context, trips, length = mp.get_context("fork"), int(sys.argv[1]), int(sys.argv[2])
+client, server = context.Pipe()
+def serve():
+    for _ in range(trips + 1): server.send_bytes(server.recv_bytes())
+other = context.Process(target=serve)
+other.start()
+request = bytes(length)
+def ask():
+    client.send_bytes(request)
+    assert client.recv_bytes() == request
+ask()
+start = time.perf_counter()
+for _ in range(trips): ask()
+print(time.perf_counter() - start)
+other.join()
+"#;
+
 /// Makes a page of shared memory and removes it; argument: times.
 pub const CREATE: &str = r#"
 import sys, time

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Calls, Cell, FAILED, Message, SLEEPS, TURN, WITHDRAWN, is_asked};
+use super::{Calls, Cell, FAILED, LINE_BYTES, Message, SHORT, SLEEPS, TURN, WITHDRAWN, is_asked};
 use crate::end::End;
 use crate::owner::OwnerId;
 use crate::prim::{Ordering, fence, pause};
@@ -138,7 +138,7 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
     ///
     /// # Crash
     /// A process killed inside has asked or has not; the server serves on, and the cell is free once the death is proven.
-    #[inline]
+    #[inline(always)]
     pub fn call(&mut self, request: &[u8]) -> Result<Message<'_>, CallError> {
         self.call_until(request, self.env.never())
     }
@@ -155,10 +155,14 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
     ///
     /// # Errors
     /// As `call`, and [`CallError::TimedOut`].
-    #[inline]
+    #[inline(always)]
     pub fn call_until(&mut self, request: &[u8], deadline: E::Deadline) -> Result<Message<'_>, CallError> {
         let len_bytes = self.ready(request.len(), deadline)?;
-        self.calls.message(self.at, len_bytes).fill(request);
+        if request.len() <= LINE_BYTES {
+            Message::new(&self.cell.line, request.len()).fill(request);
+        } else {
+            self.fill_slow(request, len_bytes);
+        }
         self.ask(len_bytes);
         self.finish(deadline)
     }
@@ -173,8 +177,22 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
         Ok(Draft { client: self, len_bytes })
     }
 
+    /// As [`draft`](Self::draft), waiting at most for `timeout`.
+    ///
+    /// # Errors
+    /// As `draft`, and [`CallError::TimedOut`].
+    pub fn draft_timeout(&mut self, len_bytes: usize, timeout: Duration) -> Result<Draft<'_, 'm, E>, CallError> {
+        let len_bytes = self.ready(len_bytes, self.env.after(timeout))?;
+        Ok(Draft { client: self, len_bytes })
+    }
+
+    #[cold]
+    fn fill_slow(&self, request: &[u8], len_bytes: u32) {
+        self.calls.message(self.at, len_bytes).fill(request);
+    }
+
     /// Call 1: whether a request of so many bytes can be sent, and its length.
-    #[inline]
+    #[inline(always)]
     fn ready(&self, len_bytes: usize, deadline: E::Deadline) -> Result<u32, CallError> {
         let max_bytes = self.calls.max_request;
         let len = match u32::try_from(len_bytes) {
@@ -195,7 +213,7 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
     }
 
     /// Call 2 and 3, the request being written.
-    #[inline]
+    #[inline(always)]
     fn ask(&mut self, len_bytes: u32) {
         self.asked = !self.asked & TURN | len_bytes;
         self.say(self.asked);
@@ -205,14 +223,14 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
         self.calls.header.requests.wake_fenced(1, &self.env);
     }
 
-    #[inline]
+    #[inline(always)]
     fn say(&self, asked: u32) {
         // ORDERING call.request: Release. Pairs with the Acquire in `asked_of`. Publishes the request.
         self.cell.asked.store(asked, Ordering::Release);
     }
 
     /// Call 4 and 5.
-    #[inline]
+    #[inline(always)]
     fn finish(&self, deadline: E::Deadline) -> Result<Message<'m>, CallError> {
         for _ in 0..self.env.spins() {
             if let Some(ended) = self.ended(self.look()) {
@@ -276,22 +294,30 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
     }
 
     /// What the server's word says of the call, if it has ended.
-    #[inline]
+    #[inline(always)]
     fn ended(&self, answered: u32) -> Option<Result<Message<'m>, CallError>> {
         if is_asked(self.asked, answered) {
             return None;
         }
         let len_bytes = answered & !TURN;
-        Some(if len_bytes <= self.calls.max_response {
-            Ok(self.calls.message(self.at, len_bytes))
-        } else if len_bytes == FAILED {
-            Err(CallError::PeerDied)
+        Some(if len_bytes <= SHORT {
+            Ok(Message::new(&self.cell.line, len_bytes as usize))
         } else {
-            Err(CallError::Corrupt)
+            self.ended_slow(len_bytes)
         })
     }
 
-    #[inline]
+    /// A response that is not in the line, or none.
+    #[cold]
+    fn ended_slow(&self, len_bytes: u32) -> Result<Message<'m>, CallError> {
+        match len_bytes {
+            len_bytes if len_bytes <= self.calls.max_response => Ok(self.calls.message(self.at, len_bytes)),
+            FAILED => Err(CallError::PeerDied),
+            _ => Err(CallError::Corrupt),
+        }
+    }
+
+    #[inline(always)]
     fn look(&self) -> u32 {
         // ORDERING call.response: Acquire. Pairs with the Release in `answer`: the response is visible, and the message is
         // the client's again.

@@ -29,7 +29,7 @@ impl<'a> Message<'a> {
     ///
     /// # Panics
     /// If they are fewer.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(words: &'a [Word], len_bytes: usize) -> Self {
         assert!(len_bytes <= words.len() * WORD_BYTES);
         Self { start: NonNull::from(words).cast(), len_bytes, words: PhantomData }
@@ -37,7 +37,7 @@ impl<'a> Message<'a> {
 
     /// Its length, in bytes.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn len_bytes(&self) -> usize {
         self.len_bytes
     }
@@ -46,7 +46,7 @@ impl<'a> Message<'a> {
     ///
     /// # Panics
     /// If `offset + out.len()` is more than the message has.
-    #[inline]
+    #[inline(always)]
     pub fn copy_to(&self, offset: usize, out: &mut [u8]) {
         self.check(offset, out.len());
         if offset == 0 {
@@ -59,7 +59,7 @@ impl<'a> Message<'a> {
 
     /// The whole message, if it has `N` bytes.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn to_array<const N: usize>(&self) -> Option<[u8; N]> {
         if self.len_bytes != N {
             return None;
@@ -99,7 +99,7 @@ impl<'a> Message<'a> {
     }
 
     /// Writes the whole message. Only for whose turn it is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fill(&self, bytes: &[u8]) {
         assert_eq!(bytes.len(), self.len_bytes);
         // SAFETY: `bytes` is private and as long as the message.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Calls, Cell, FAILED, Message, SLEEPS, TURN, WITHDRAWN, is_asked};
+use super::{Calls, Cell, FAILED, LINE_BYTES, Message, SHORT, SLEEPS, TURN, WITHDRAWN, is_asked};
 use crate::end::ClaimError;
 use crate::event::Slept;
 use crate::owner::OwnerId;
@@ -51,8 +51,11 @@ pub enum RespondError {
 #[must_use = "dropping a request fails the call"]
 pub struct Request<'a, 'm, E: Wait + Liveness> {
     server: &'a Server<'m, E>,
-    /// The cell's number, and its client's word.
-    asking: (usize, u32),
+    cell: &'m Cell,
+    /// The cell's number.
+    at: usize,
+    /// Its client's word.
+    asked: u32,
     message: Message<'m>,
     answered: bool,
 }
@@ -102,7 +105,7 @@ impl<'m, E: Wait + Liveness> Server<'m, E> {
     ///
     /// # Crash
     /// A process killed inside, or before it responds, leaves clients that get `PeerDied`, and an end for a successor.
-    #[inline]
+    #[inline(always)]
     pub fn recv(&mut self) -> Result<Request<'_, 'm, E>, ServeError> {
         let never = self.env.never();
         self.recv_until(never)
@@ -121,7 +124,7 @@ impl<'m, E: Wait + Liveness> Server<'m, E> {
     ///
     /// # Errors
     /// As `recv`, and [`ServeError::TimedOut`].
-    #[inline]
+    #[inline(always)]
     pub fn recv_until(&mut self, deadline: E::Deadline) -> Result<Request<'_, 'm, E>, ServeError> {
         self.check()?;
         for _ in 0..self.env.spins() {
@@ -151,13 +154,13 @@ impl<'m, E: Wait + Liveness> Server<'m, E> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn check(&self) -> Result<(), ServeError> {
         if self.env.is_still(self.me) { Ok(()) } else { Err(ServeError::Forked) }
     }
 
     /// Serve 1: the first cell with a request, and its client's word.
-    #[inline]
+    #[inline(always)]
     fn pending(&self) -> Option<(usize, u32)> {
         let cells = self.calls.used();
         let mut at = self.next;
@@ -188,15 +191,20 @@ impl<'m, E: Wait + Liveness> Server<'m, E> {
         None
     }
 
-    #[inline]
+    #[inline(always)]
     fn taken(&mut self, (at, asked): (usize, u32)) -> Request<'_, 'm, E> {
         self.next = at + 1;
-        let message = self.calls.message(at, asked & !TURN);
-        Request { server: self, asking: (at, asked), message, answered: false }
+        let (cell, len_bytes) = (&self.calls.cells[at], asked & !TURN);
+        let message = if len_bytes <= SHORT {
+            Message::new(&cell.line, len_bytes as usize)
+        } else {
+            self.calls.message(at, len_bytes)
+        };
+        Request { server: self, cell, at, asked, message, answered: false }
     }
 
     /// Serve 3; whether the client was still waiting.
-    #[inline]
+    #[inline(always)]
     fn answer(&self, cell: &Cell, asked: u32, answer: u32) -> bool {
         // ORDERING call.response: Release. Pairs with the Acquire in `look`.
         // Publishes the response, and that the server does not touch the message any more.
@@ -221,7 +229,7 @@ impl<'m, E: Wait + Liveness> Server<'m, E> {
 }
 
 /// The client's word, if it has asked and is not answered.
-#[inline]
+#[inline(always)]
 fn asked_of(cell: &Cell) -> Option<u32> {
     // ORDERING call.request: Acquire. Pairs with the Release in `say`: the request is visible.
     let asked = cell.asked.load(Ordering::Acquire);
@@ -238,11 +246,20 @@ impl<'a, 'm, E: Wait + Liveness> Request<'a, 'm, E> {
     ///
     /// # Crash
     /// A process killed inside has responded, or its client gets `PeerDied`.
-    #[inline]
+    #[inline(always)]
     pub fn respond(mut self, response: &[u8]) -> Result<bool, RespondError> {
         let len_bytes = self.fits(response.len())?;
-        self.server.calls.message(self.asking.0, len_bytes).fill(response);
+        if response.len() <= LINE_BYTES {
+            Message::new(&self.cell.line, response.len()).fill(response);
+        } else {
+            self.fill_slow(response, len_bytes);
+        }
         Ok(self.answer(len_bytes))
+    }
+
+    #[cold]
+    fn fill_slow(&self, response: &[u8], len_bytes: u32) {
+        self.server.calls.message(self.at, len_bytes).fill(response);
     }
 
     /// A response of `len_bytes` to be written in place. It takes the place of the request, whose bytes it may hold at first.
@@ -260,7 +277,7 @@ impl<'a, 'm, E: Wait + Liveness> Request<'a, 'm, E> {
         self.server.calls.max_response_bytes()
     }
 
-    #[inline]
+    #[inline(always)]
     fn fits(&self, len_bytes: usize) -> Result<u32, RespondError> {
         if self.server.check().is_err() {
             return Err(RespondError::Forked);
@@ -272,11 +289,10 @@ impl<'a, 'm, E: Wait + Liveness> Request<'a, 'm, E> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn answer(&mut self, answer: u32) -> bool {
         self.answered = true;
-        let (at, asked) = self.asking;
-        self.server.answer(&self.server.calls.cells[at], asked, answer)
+        self.server.answer(self.cell, self.asked, answer)
     }
 }
 
@@ -288,7 +304,7 @@ impl<'m, E: Wait + Liveness> core::ops::Deref for Request<'_, 'm, E> {
 }
 
 impl<E: Wait + Liveness> Drop for Request<'_, '_, E> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if !self.answered && self.server.check().is_ok() {
             self.answer(FAILED);
@@ -308,7 +324,7 @@ impl<E: Wait + Liveness> Reply<'_, '_, E> {
     /// # Panics
     /// If `offset + bytes.len()` is more than the reply has.
     pub fn copy_from(&mut self, offset: usize, bytes: &[u8]) {
-        let Request { server, asking: (at, _), .. } = &self.request;
+        let Request { server, at, .. } = &self.request;
         server.calls.message(*at, self.len_bytes).copy_from(offset, bytes);
     }
 

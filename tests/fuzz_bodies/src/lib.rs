@@ -13,6 +13,7 @@ use arbitrary::{Arbitrary, Unstructured};
 
 pub mod arena;
 pub mod array_ops;
+pub mod call_ops;
 pub mod hostile_frozen;
 pub mod hostile_locks;
 pub mod hostile_mpmc;
@@ -36,7 +37,7 @@ pub mod surroundings;
 pub type Target = (&'static str, fn(&[u8], bool));
 
 /// Every target.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     ("spsc_ops", spsc_ops::run),
     ("record_ops", record_ops::run),
     ("mpmc_ops", mpmc_ops::run),
@@ -54,6 +55,7 @@ pub const TARGETS: [Target; 17] = [
     ("latest_ops", latest_ops::run),
     ("lock_ops", lock_ops::run),
     ("hostile_locks", hostile_locks::run),
+    ("call_ops", call_ops::run),
 ];
 
 /// Decodes an input; `None` if it is too short to mean anything.

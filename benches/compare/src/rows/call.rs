@@ -6,6 +6,7 @@ use crosslane_shm::{Calls, Options};
 
 use super::rival::ice_node;
 use super::scaled;
+use crate::python;
 use crate::row::{Row, Unit};
 use crate::scratch::unique;
 use crate::shared::Shared;
@@ -16,6 +17,7 @@ const BARE_SHORT: &str = "bare line that carries 8 bytes";
 const BARE_LONG: &str = "bare line that carries 56 bytes";
 const SHORT: &str = "crosslane call, 8 bytes, two processes";
 const LONG: &str = "crosslane call, 56 bytes, two processes";
+const PYTHON: &str = "Python multiprocessing.Pipe, 8 bytes, asleep each time";
 const ICEORYX2: &str = "iceoryx2 request-response, 8 bytes, two processes";
 
 pub fn rows(scale: f64) -> Vec<Row> {
@@ -33,7 +35,8 @@ pub fn rows(scale: f64) -> Vec<Row> {
             .versus(LONG, BARE_LONG)
             .versus(BARE_SHORT, BARE)
             .versus(BARE_LONG, BARE)
-            .rival(SHORT, ICEORYX2, some, move || iceoryx2(some)),
+            .rival(SHORT, ICEORYX2, some, move || iceoryx2(some))
+            .python(SHORT, PYTHON, some, &[some, 8], python::PIPE),
     ]
 }
 
@@ -64,7 +67,8 @@ fn bare(trips: u64) -> f64 {
     )
 }
 
-/// A word for each direction, and what both carry: as little as a protocol of one line can do.
+/// A word for each direction, and what both carry: the least that a request and its response in one line can cost. Nobody
+/// sleeps, dies, gives up or is another one.
 #[derive(Default)]
 #[repr(C, align(128))]
 struct Carrier {
