@@ -239,7 +239,7 @@ fn a_client_that_gives_up_never_gets_an_earlier_response() {
 
 #[test]
 fn a_cells_next_client_comes_after_the_last_one_has_read_its_response() {
-    check("call.handed_on", Some(3), 11_700, || {
+    check("call.handed_on", Some(2), 730, || {
         let world = World::new();
         let process = world.process(0);
         let mut server = world.calls().server(&process).unwrap();

@@ -188,7 +188,7 @@ impl Liveness for Visitor<'_, '_> {
 
 /// `len` bytes that tell their place and `salt`.
 fn bytes(len: usize, salt: usize) -> Vec<u8> {
-    (0..len).map(|i| ((i * 31 + salt) % 251) as u8).collect()
+    (0..len).map(|i| u8::try_from((i * 31 + salt) % 251).unwrap_or(0)).collect()
 }
 
 /// One call, and a copy of its response.
@@ -253,6 +253,8 @@ impl<'m> Office<'m> {
         match self.calls.client(Visitor { env, office: self }) {
             Ok(client) => {
                 assert!(self.hostile || guests.len() < self.calls.capacity() as usize);
+                // Its cell may be one in which a dead client's request waits.
+                self.clean.borrow_mut().retain(|clean| *clean != index);
                 guests.push(Guest { client, index });
             }
             Err(ConnectError::Full) => {
@@ -405,7 +407,8 @@ impl<'m> Office<'m> {
         let cells = self.calls.capacity() as usize;
         let wide: Vec<_> =
             (0..cells).flat_map(|i| LINE.step_by(8).map(move |at| CELLS_AT + i * CELL_BYTES + at)).collect();
-        let _ = poke.apply(self.arena, CELLS_AT + cells * CELL_BYTES, &wide);
+        // The last bytes of the last cell are nobody's, and count as the first of the rooms.
+        let _ = poke.apply(self.arena, CELLS_AT + cells * CELL_BYTES - 8, &wide);
         if self.planted {
             let table = vec![0_u8; 1 << 10];
             let len = self.arena.word32(CELLS_AT / 4).load(Ordering::Relaxed) & 0x1fff_ffff;
