@@ -106,8 +106,8 @@ impl<T: Plain> Value<T> {
     pub fn get(&self) -> T {
         match &self.0 {
             Kind::Word(word) => of_word(word.0.get(0)),
-            Kind::Cells(cells) => match cells.hold() {
-                Ok(held) => held[valid(&held)],
+            Kind::Cells(cells) => match cells.locked(|cells| cells[valid(cells)]) {
+                Ok(value) => value,
                 Err(error) => panic!("{error}"),
             },
         }
@@ -122,8 +122,8 @@ impl<T: Plain> Value<T> {
     pub fn set(&self, value: T) {
         match &self.0 {
             Kind::Word(word) => word.0.set(0, to_word(value)),
-            Kind::Cells(cells) => match cells.hold() {
-                Ok(held) => commit(held, value),
+            Kind::Cells(cells) => match cells.locked(|cells| commit(cells, valid(cells) ^ 1, value)) {
+                Ok(()) => {}
                 Err(error) => panic!("{error}"),
             },
         }
@@ -160,10 +160,13 @@ impl<T: Plain> Value<T> {
                 }
             }
             Kind::Cells(cells) => {
-                let held = cells.hold()?;
-                let mut copy = held[valid(&held)];
-                let output = change(&mut copy);
-                commit(held, copy);
+                let output = cells.locked(|cells| {
+                    let found = valid(cells);
+                    let mut copy = cells[found];
+                    let output = change(&mut copy);
+                    commit(cells, found ^ 1, copy);
+                    output
+                })?;
                 Ok(output)
             }
         }
@@ -227,32 +230,39 @@ impl<T: Float> Value<T> {
     }
 }
 
-type Held<'a, T> = MutexGuard<'a, [T; 3], LeaseLock<Env>>;
-
 impl<T: Plain> Cells<T> {
-    /// The lock. A dead holder has changed the byte or has not, so there is nothing to repair.
+    /// Calls `use_cells` under the lock. The guard stays where it is: its copies would wait for their own stores.
     #[inline]
-    fn hold(&self) -> Result<Held<'_, T>, LockError<()>> {
+    fn locked<O>(&self, use_cells: impl FnOnce(&mut [T; 3]) -> O) -> Result<O, LockError<()>> {
         match self.0.lock() {
-            Ok(held) => Ok(held),
-            Err(LockError::OwnerDied(mut held) | LockError::Poisoned(mut held)) => {
-                held.mark_consistent();
-                Ok(held)
-            }
-            Err(error) => Err(error.without_guard()),
+            Ok(mut held) => Ok(use_cells(&mut held)),
+            Err(error) => recovered(error).map(|mut held| use_cells(&mut held)),
         }
     }
 }
 
-/// Makes `value` the valid one, and unlocks.
+type Held<'a, T> = MutexGuard<'a, [T; 3], LeaseLock<Env>>;
+
+/// The guard in the error. A dead holder has changed the byte or has not, so there is nothing to repair.
+#[cold]
+fn recovered<T: Plain>(error: LockError<Held<'_, T>>) -> Result<Held<'_, T>, LockError<()>> {
+    match error {
+        LockError::OwnerDied(mut held) | LockError::Poisoned(mut held) => {
+            held.mark_consistent();
+            Ok(held)
+        }
+        error => Err(error.without_guard()),
+    }
+}
+
+/// Makes `value` the valid one, in the cell that is not valid.
 #[inline]
-fn commit<T: Plain>(mut held: Held<'_, T>, value: T) {
-    let next = valid(&held) ^ 1;
-    held[next] = value;
+fn commit<T: Plain>(cells: &mut [T; 3], other: usize, value: T) {
+    cells[other] = value;
     // A kill interrupts between instructions, as a signal does: the value is whole before the byte leads to it. Other
     // processes look under the lock only, or after the proof of this one's death.
     compiler_fence(Ordering::SeqCst);
-    set_valid(&mut held, next);
+    set_valid(cells, other);
 }
 
 /// The cell that holds the value: 0 or 1, whatever the byte.
