@@ -21,7 +21,6 @@ pub fn rows(scale: f64) -> Vec<Row> {
             .contestant(BARE, move || free(times, bare))
             .contestant(OURS, move || free(times, ours))
             .goal(OURS, BARE, 1.15)
-            .rival(OURS, "crossmist", times, move || free(times, crossmist))
             .rival(OURS, "procspawn", times, move || free(times, procspawn))
             .python(OURS, "Python Process, by spawn", few, &[few], python::PROCESS),
     ]
@@ -33,7 +32,6 @@ pub fn enter() -> Option<ExitCode> {
     if std::env::args().nth(1).is_some_and(|argument| argument == NOTHING) {
         return Some(ExitCode::SUCCESS);
     }
-    crossmist::init();
     procspawn::init();
     None
 }
@@ -54,15 +52,6 @@ fn bare() {
 fn ours() {
     let child = crosslane::spawn(|n: u64| n + 1, 1).expect("a process");
     assert_eq!(child.join().expect("a result"), 2);
-}
-
-#[crossmist::func]
-fn successor(n: u64) -> u64 {
-    n + 1
-}
-
-fn crossmist() {
-    assert_eq!(successor.run(1).expect("a result"), 2);
 }
 
 fn procspawn() {
