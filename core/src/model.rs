@@ -504,8 +504,8 @@ impl Wait for Process {
         let slot = slot_of(&mut sleepers, word, false);
         let mut woken = sleepers[slot].wake(count);
         self.peers.wakes[slot].notify_all();
-        if self.peers.short_slices.is_some() {
-            let slot = slot_of(&mut sleepers, word, true);
+        let address = core::ptr::from_ref(word) as usize | SHORT;
+        if let Some(slot) = sleepers.iter().position(|sleepers| sleepers.address == address) {
             woken += sleepers[slot].wake(count - woken);
             self.peers.wakes[slot].notify_all();
         }
