@@ -24,6 +24,24 @@ for side in sides: side.join()
 print(time.perf_counter() - start)
 "#;
 
+/// Sends a small integer through a `Pipe` and gets it back; argument: times.
+pub const PIPE: &str = r#"
+import multiprocessing as mp, sys, time
+context, trips = mp.get_context("fork"), int(sys.argv[1])
+ours, theirs = context.Pipe()
+def answer():
+    for _ in range(trips): theirs.send(theirs.recv())
+other = context.Process(target=answer)
+other.start()
+ours.send(0); ours.recv()
+start = time.perf_counter()
+for i in range(1, trips):
+    ours.send(i)
+    ours.recv()
+print(time.perf_counter() - start)
+other.join()
+"#;
+
 /// Takes and gives a `Lock`; argument: times.
 pub const LOCK: &str = r#"
 import multiprocessing as mp, sys, time

@@ -145,7 +145,7 @@ pub fn watchdog() {
 }
 
 /// Moves the calling thread to a CPU of its own; both sides share what there is where there is only one.
-fn pin(cpu: usize) {
+pub fn pin(cpu: usize) {
     allow(&[cpu]);
 }
 

@@ -6,6 +6,7 @@ mod blocking;
 mod call;
 mod condvar;
 mod contended;
+mod handed;
 mod large;
 mod latest;
 mod lock;
@@ -48,6 +49,7 @@ pub fn all(scale: f64) -> Vec<Row> {
         latest::rows,
         array::rows,
         processes::rows,
+        handed::rows,
     ]
     .into_iter()
     .flat_map(|family| family(scale))

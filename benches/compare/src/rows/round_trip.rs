@@ -69,7 +69,7 @@ fn bare(trips: u64) -> f64 {
     )
 }
 
-fn crosslane(kind: Kind, trips: u64) -> f64 {
+pub(super) fn crosslane(kind: Kind, trips: u64) -> f64 {
     let there = Home::<u64>::new(SLOTS, WakeMode::Polling);
     let back = Home::<u64>::new(SLOTS, WakeMode::Polling);
     race(
