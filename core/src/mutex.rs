@@ -176,6 +176,12 @@ impl LockWord {
         self.lock_slow(me, env, deadline)
     }
 
+    /// Takes the lock if it is free and clean: how every locking begins; for locks that are built on this one.
+    #[inline]
+    pub(crate) fn is_taken(&self, me: OwnerId) -> bool {
+        self.take(0, me.to_word())
+    }
+
     /// Gives the lock up and wakes one waiter, if any may sleep; `poison` tells the next owner that what the lock
     /// guards is broken. Does not block; a system call only if somebody may sleep.
     ///
@@ -191,6 +197,12 @@ impl LockWord {
         if held_by.is_none() || held_by != env.me() {
             return;
         }
+        self.give_up(env, poison);
+    }
+
+    /// As [`unlock`](Self::unlock), for locks that are built on this one and have seen that the word names this process.
+    #[inline]
+    pub(crate) fn give_up<W: Wait>(&self, env: &W, poison: bool) {
         // ORDERING lock.word: Release. Pairs with the Acquire in `take`.
         // Publishes everything that was done under the lock. A swap, which is one instruction where `fetch_and` is a
         // loop.
@@ -222,8 +234,8 @@ impl LockWord {
     /// Whether the word names `me`; for locks that are built on this one.
     #[inline]
     pub(crate) fn is_held_by(&self, me: OwnerId) -> bool {
-        // ORDERING: Relaxed. If the word names this process, it wrote that itself.
-        OwnerId::from_word(self.0.load(Ordering::Relaxed)) == Some(me)
+        // ORDERING: Relaxed. If the word names this process, it wrote that itself, and others only add flags.
+        self.0.load(Ordering::Relaxed) & !(WAITERS | POISON) == me.to_word()
     }
 
     #[cold]
@@ -243,8 +255,9 @@ impl LockWord {
         Err(TryLockError::Corrupt)
     }
 
+    /// After [`is_taken`](Self::is_taken).
     #[cold]
-    fn lock_slow<E: Wait + Liveness>(
+    pub(crate) fn lock_slow<E: Wait + Liveness>(
         &self,
         me: OwnerId,
         env: &E,

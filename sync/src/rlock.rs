@@ -101,7 +101,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness> RLock<T, E> {
     ///
     /// # Crash
     /// A process killed inside, or with guards in hand, leaves `OwnerDied` to the next one.
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> Result<RLockGuard<'_, T, E>, LockError<RLockGuard<'_, T, E>>> {
         self.guarded(self.words().lock(thread_number::current(), &self.env, Deadline::never()), LockError::TimedOut)
     }
@@ -130,16 +130,29 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness> RLock<T, E> {
         locked: Result<Acquired, RLockError>,
         held: fn(Option<crosslane_core::OwnerId>) -> LockError<RLockGuard<'a, T, E>>,
     ) -> Result<RLockGuard<'a, T, E>, LockError<RLockGuard<'a, T, E>>> {
-        let guard = || RLockGuard { lock: self, panicking: usize::from(thread::panicking()), not_send: PhantomData };
+        if locked == Ok(Acquired::Clean) { Ok(self.guard()) } else { self.guarded_slow(locked, held) }
+    }
+
+    #[cold]
+    fn guarded_slow<'a>(
+        &'a self,
+        locked: Result<Acquired, RLockError>,
+        held: fn(Option<crosslane_core::OwnerId>) -> LockError<RLockGuard<'a, T, E>>,
+    ) -> Result<RLockGuard<'a, T, E>, LockError<RLockGuard<'a, T, E>>> {
         match locked {
-            Ok(Acquired::Clean) => Ok(guard()),
-            Ok(Acquired::OwnerDied) => Err(LockError::OwnerDied(guard())),
-            Ok(Acquired::Poisoned) => Err(LockError::Poisoned(guard())),
+            Ok(Acquired::Clean) => Ok(self.guard()),
+            Ok(Acquired::OwnerDied) => Err(LockError::OwnerDied(self.guard())),
+            Ok(Acquired::Poisoned) => Err(LockError::Poisoned(self.guard())),
             Err(RLockError::Held(owner)) => Err(held(owner)),
             Err(RLockError::TooDeep) => Err(LockError::Full),
             Err(RLockError::Forked) => Err(LockError::Forked),
             Err(_) => Err(LockError::Corrupt),
         }
+    }
+
+    #[inline]
+    fn guard(&self) -> RLockGuard<'_, T, E> {
+        RLockGuard { lock: self, panicking: usize::from(thread::panicking()), not_send: PhantomData }
     }
 
     #[inline]
@@ -195,12 +208,20 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness> RLockGuard<'_, T, E> {
     }
 }
 
+impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness> RLockGuard<'_, T, E> {
+    #[cold]
+    fn break_slow(&self) {
+        // Not the owner: as in `drop`.
+        let _ = self.lock.words().set_broken(true, thread_number::current(), &self.lock.env);
+    }
+}
+
 impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness> Drop for RLockGuard<'_, T, E> {
     #[inline]
     fn drop(&mut self) {
         let (words, thread) = (self.lock.words(), thread_number::current());
         if self.panicking == 0 && thread::panicking() {
-            let _ = words.set_broken(true, thread, &self.lock.env);
+            self.break_slow();
         }
         // Not the owner: an inherited guard in a fork child, or a hostile peer has overwritten the words.
         let _ = words.unlock(thread, &self.lock.env);

@@ -169,7 +169,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> RwLoc
         self.words().recover(owner, &self.env);
     }
 
-    #[inline]
+    #[inline(always)]
     fn reading(&self, deadline: Deadline) -> Result<(Reading<'_, T, E, K, N>, Acquired), RwLockError> {
         // ORDERING: Relaxed. Any value is right.
         let hint = self.hint.load(Ordering::Relaxed);
@@ -185,7 +185,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> RwLoc
         Reading { lock: self, place }
     }
 
-    #[inline]
+    #[inline(always)]
     fn writing(&self, deadline: Deadline) -> Result<(Writing<'_, T, E, K, N>, Acquired), RwLockError> {
         let acquired = self.words().write(&self.env, deadline)?;
         Ok((Writing { lock: self, poison: 0 }, acquired))
@@ -214,7 +214,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
     ///
     /// # Crash
     /// A process killed inside, or with the guard in hand, is found by the next writer.
-    #[inline]
+    #[inline(always)]
     pub fn read(&self) -> ReadResult<'_, T, E, N> {
         self.lent(self.reading(Deadline::never()), refused)
     }
@@ -247,7 +247,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
     ///
     /// # Crash
     /// A process killed with the guard in hand leaves `OwnerDied` to the next one.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self) -> WriteResult<'_, T, E, N> {
         self.lent_mut(self.writing(Deadline::never()), refused)
     }
@@ -269,7 +269,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
         self.lent_mut(entered.map(|acquired| (Writing { lock: self, poison: 0 }, acquired)), would_block)
     }
 
-    #[inline]
+    #[inline(always)]
     fn lent<'a>(
         &'a self,
         entered: Result<(Reading<'a, T, E, Trusted, N>, Acquired), RwLockError>,
@@ -279,7 +279,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
         held(acquired, RwReadGuard { value: self.value.ptr(), reading, not_send: PhantomData })
     }
 
-    #[inline]
+    #[inline(always)]
     fn lent_mut<'a>(
         &'a self,
         entered: Result<(Writing<'a, T, E, Trusted, N>, Acquired), RwLockError>,

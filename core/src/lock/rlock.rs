@@ -118,11 +118,26 @@ impl RLockWords {
         env: &E,
         deadline: E::Deadline,
     ) -> Result<Acquired, RLockError> {
-        let me = holder(env.me().ok_or(RLockError::Forked)?, thread);
+        let owner = env.me().ok_or(RLockError::Forked)?;
+        let me = holder(owner, thread);
         if self.is_held_by(me) {
             return self.enter_again();
         }
-        let acquired = self.lock.lock(env, deadline).map_err(|error| match error {
+        if self.lock.is_taken(owner) {
+            return Ok(self.enter(me, Acquired::Clean));
+        }
+        self.lock_slow(owner, me, env, deadline)
+    }
+
+    #[cold]
+    fn lock_slow<E: Wait + Liveness>(
+        &self,
+        owner: OwnerId,
+        me: u64,
+        env: &E,
+        deadline: E::Deadline,
+    ) -> Result<Acquired, RLockError> {
+        let acquired = self.lock.lock_slow(owner, env, deadline).map_err(|error| match error {
             LockError::TimedOut(owner) => RLockError::Held(owner),
             LockError::Forked => RLockError::Forked,
             LockError::Corrupt => RLockError::Corrupt,
@@ -159,7 +174,7 @@ impl RLockWords {
     /// As [`LockWord::unlock`].
     #[inline]
     pub fn unlock<E: Wait + Liveness>(&self, thread: NonZeroU32, env: &E) -> Result<(), NotOwner> {
-        self.check_owner(thread, env)?;
+        let owner = self.check_owner(thread, env)?;
         // ORDERING: Relaxed, here and below. This thread wrote the word.
         let depth = self.depth.load(Ordering::Relaxed);
         if depth & MAX_DEPTH > 1 {
@@ -167,7 +182,9 @@ impl RLockWords {
             return Ok(());
         }
         self.holder.store(0, Ordering::Relaxed);
-        self.lock.unlock(env, depth & BROKEN != 0);
+        if self.lock.is_held_by(owner) {
+            self.lock.give_up(env, depth & BROKEN != 0);
+        }
         Ok(())
     }
 
@@ -195,9 +212,10 @@ impl RLockWords {
         self.depth.load(Ordering::Relaxed) & BROKEN != 0
     }
 
-    fn check_owner<L: Liveness>(&self, thread: NonZeroU32, life: &L) -> Result<(), NotOwner> {
-        let me = holder(life.me().ok_or(NotOwner)?, thread);
-        if self.is_held_by(me) { Ok(()) } else { Err(NotOwner) }
+    #[inline]
+    fn check_owner<L: Liveness>(&self, thread: NonZeroU32, life: &L) -> Result<OwnerId, NotOwner> {
+        let owner = life.me().ok_or(NotOwner)?;
+        if self.is_held_by(holder(owner, thread)) { Ok(owner) } else { Err(NotOwner) }
     }
 
     #[inline]
@@ -206,6 +224,7 @@ impl RLockWords {
         self.holder.load(Ordering::Relaxed) == me
     }
 
+    #[inline]
     fn enter_again(&self) -> Result<Acquired, RLockError> {
         // ORDERING: Relaxed. This thread wrote the word.
         let depth = self.depth.load(Ordering::Relaxed);

@@ -179,7 +179,7 @@ impl<const READERS: usize> RwWords<READERS> {
         if let Some(place) = self.enter_open(me, hint, env) {
             return Ok((place, Acquired::Clean));
         }
-        let acquired = self.gate.lock(env, deadline).map_err(RwLockError::from)?;
+        let acquired = self.lock_gate(me, env, deadline)?;
         self.pass_through_slow(acquired, me, hint, env)
     }
 
@@ -218,7 +218,7 @@ impl<const READERS: usize> RwWords<READERS> {
     #[inline]
     pub fn write<E: Wait + Liveness>(&self, env: &E, deadline: E::Deadline) -> Result<Acquired, RwLockError> {
         let me = env.me().ok_or(RwLockError::Forked)?;
-        let acquired = self.gate.lock(env, deadline).map_err(RwLockError::from)?;
+        let acquired = self.lock_gate(me, env, deadline)?;
         // ORDERING rwlock.gate: SeqCst fence. Pairs with the one in `enter_open`. Forbids: this writer's looks at the
         // reader words pass its step at the gate, while a reader's look at the gate passes its step at its word, so that
         // both are inside.
@@ -269,7 +269,7 @@ impl<const READERS: usize> RwWords<READERS> {
             // ORDERING: Relaxed. Read by whoever has the gate next.
             self.writing.store(0, Ordering::Relaxed);
         }
-        self.gate.unlock(env, poison);
+        self.gate.give_up(env, poison);
     }
 
     /// Frees the reader words of `owner`, if it is proven dead, and wakes a writer that waits; the gate comes to whoever
@@ -320,6 +320,16 @@ impl<const READERS: usize> RwWords<READERS> {
         None
     }
 
+    #[inline]
+    fn lock_gate<E: Wait + Liveness>(
+        &self,
+        me: OwnerId,
+        env: &E,
+        deadline: E::Deadline,
+    ) -> Result<Acquired, RwLockError> {
+        if self.gate.is_taken(me) { Ok(Acquired::Clean) } else { Ok(self.gate.lock_slow(me, env, deadline)?) }
+    }
+
     /// Read 4, with the gate just locked.
     #[cold]
     fn pass_through_slow<E: Wait + Liveness>(
@@ -341,6 +351,14 @@ impl<const READERS: usize> RwWords<READERS> {
         if self.readers.get(hint.0).is_some_and(|word| is_entered(word, me)) {
             return Some(hint);
         }
+        if hint.0 == 0 && self.used() == 1 && self.is_claimed(0, me) {
+            return Some(hint);
+        }
+        self.enter_slow(me)
+    }
+
+    #[inline(never)]
+    fn enter_slow(&self, me: OwnerId) -> Option<ReadPlace> {
         let mine = |word: &AtomicU32| word.load(Ordering::Relaxed) != 0 && is_entered(word, me);
         // ORDERING: Relaxed. Only this process makes its own words, and the CAS takes exactly what was seen.
         if let Some(place) = self.readers[..self.used()].iter().position(mine) {
@@ -350,6 +368,7 @@ impl<const READERS: usize> RwWords<READERS> {
     }
 
     /// CAS(0 -> (me, 1)) at `place`, below `used`.
+    #[inline]
     fn is_claimed(&self, place: usize, me: OwnerId) -> bool {
         let word = &self.readers[place];
         // ORDERING: Relaxed. The CAS takes exactly this word.
@@ -362,6 +381,7 @@ impl<const READERS: usize> RwWords<READERS> {
         word.compare_exchange(0, ONE | me.to_word(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
+    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "a table has fewer places")]
     fn raise_used(&self, place: usize) {
         let least = place as u32 + 1;
@@ -461,6 +481,7 @@ impl<const READERS: usize> RwWords<READERS> {
         in_program_order();
     }
 
+    #[inline]
     fn used(&self) -> usize {
         // ORDERING: Relaxed. The fences order it with the words; any value is safe.
         (self.used.load(Ordering::Relaxed) as usize).min(READERS)
