@@ -96,7 +96,7 @@ print(time.perf_counter() - start)
 "#;
 
 /// Asks by a `Pipe` and waits for the response; arguments: times, bytes each way.
-pub const PIPE: &str = r#"
+pub const ASK: &str = r#"
 import multiprocessing as mp, sys, time
 context, trips, length = mp.get_context("fork"), int(sys.argv[1]), int(sys.argv[2])
 client, server = context.Pipe()
@@ -141,6 +141,38 @@ for _ in range(int(sys.argv[1])):
 print(time.perf_counter() - start)
 home.close()
 home.unlink()
+"#;
+
+/// Maps a trivial function in a `Pool` of two; arguments: items, chunk size (0: the default; more than there are items:
+/// one call after the other, in a pool of one).
+pub const POOL: &str = r#"
+import multiprocessing as mp, sys, time
+items, chunk = int(sys.argv[1]), int(sys.argv[2])
+one_by_one = chunk > items
+def square(n): return n * n
+with mp.get_context("fork").Pool(1 if one_by_one else 2) as pool:
+    pool.map(square, range(10))
+    start = time.perf_counter()
+    if one_by_one:
+        for n in range(items): pool.apply(square, (n,))
+    elif chunk:
+        for _ in pool.imap(square, range(items), chunk): pass
+    else:
+        pool.map(square, range(items))
+    print(time.perf_counter() - start)
+"#;
+
+/// Maps a trivial function in a `ProcessPoolExecutor` of two; argument: items.
+pub const EXECUTOR: &str = r#"
+import multiprocessing as mp, sys, time
+from concurrent.futures import ProcessPoolExecutor
+items = int(sys.argv[1])
+def square(n): return n * n
+with ProcessPoolExecutor(2, mp_context=mp.get_context("fork")) as pool:
+    list(pool.map(square, range(10)))
+    start = time.perf_counter()
+    for _ in pool.map(square, range(items)): pass
+    print(time.perf_counter() - start)
 "#;
 
 /// Starts processes by `spawn` and waits for their result; argument: how many.

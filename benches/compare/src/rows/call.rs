@@ -36,7 +36,7 @@ pub fn rows(scale: f64) -> Vec<Row> {
             .versus(BARE_SHORT, BARE)
             .versus(BARE_LONG, BARE)
             .rival(SHORT, ICEORYX2, some, move || iceoryx2(some))
-            .python(SHORT, PYTHON, some, &[some, 8], python::PIPE),
+            .python(SHORT, PYTHON, some, &[some, 8], python::ASK),
     ]
 }
 

@@ -13,6 +13,7 @@ mod lock;
 mod locks_family;
 mod mpmc;
 mod one_by_one;
+mod pool;
 pub mod processes;
 mod pthread;
 mod record;
@@ -50,6 +51,7 @@ pub fn all(scale: f64) -> Vec<Row> {
         array::rows,
         processes::rows,
         handed::rows,
+        pool::rows,
     ]
     .into_iter()
     .flat_map(|family| family(scale))
