@@ -5,7 +5,7 @@ mod family;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use crosslane_shm::{Event, Options, RLock};
+use crosslane_shm::{Event, Options, RLock, Shared};
 use crosslane_sync::{Deadline, futex};
 use family::{Child, fork};
 
@@ -50,10 +50,11 @@ fn measured(prepare: impl FnOnce() -> Box<dyn FnOnce()>) -> Child {
     })
 }
 
-fn bare_slices(blocked: Duration) {
-    let (word, end) = (AtomicU32::new(0), Deadline::after(blocked));
+/// On a shared word, as the others.
+fn bare_slices(word: &AtomicU32, blocked: Duration) {
+    let end = Deadline::after(blocked);
     while !end.has_passed() {
-        let _ = futex::wait(&word, 0, Deadline::after(SLICE));
+        let _ = futex::wait(word, 0, Deadline::after(SLICE));
     }
 }
 
@@ -70,7 +71,10 @@ fn costs(blocked: Duration) -> [Used; 3] {
             let lock: RLock<i32, _> = lock.rejoin().unwrap();
             Box::new(move || assert!(lock.lock_timeout(blocked).is_err()))
         },
-        &|| Box::new(move || bare_slices(blocked)),
+        &|| {
+            let word = Shared::anonymous(AtomicU32::new(0), &Options::new()).unwrap();
+            Box::new(move || bare_slices(&word, blocked))
+        },
     ];
     let mut children: Vec<_> = (0..EACH).flat_map(|_| waits.map(measured)).collect();
     children.iter_mut().for_each(|child| assert_eq!(child.hear(), 0));
