@@ -61,11 +61,6 @@ pub(crate) trait Moved: fmt::Debug + Send + Sync {
 pub(crate) struct InTransit(Vec<Box<dyn Moved>>);
 
 impl Parcel {
-    /// Whether it is nothing but its bytes.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.fds.is_empty() && self.moved.is_empty()
-    }
-
     /// To be called when the parcel has left.
     pub(crate) fn sent(mut self) -> InTransit {
         self.depart()

@@ -400,7 +400,7 @@ impl Domain {
     fn is_held(&self, fd: BorrowedFd<'_>, owner: OwnerId, me: OwnerId) -> Result<bool, DomainError> {
         let is_held = lock::is_held(fd, Bytes::participant(owner.index()), Mode::Read)?;
         // ORDERING: Relaxed. Decides only when to look closely: nothing is proven by a byte that is held.
-        if is_held && self.0.held.fetch_add(1, Ordering::Relaxed) % LOOKED_AT_EACH != 0 {
+        if is_held && !self.0.held.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKED_AT_EACH) {
             return Ok(true);
         }
         let own = is_held || lock::is_held(fd, Bytes::participant(me.index()), Mode::Read)?;

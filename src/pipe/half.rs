@@ -143,16 +143,18 @@ impl<S: Portable> Sender<S> {
         }
     }
 
+    #[inline]
     fn encode_and_send(&mut self, value: &S, patience: Patience) -> Result<()> {
         self.writer()?;
         let mut memory = wire::Scratch::take();
         memory.0.extend_from_slice(&[0; TAG_BYTES]);
-        let mut parcel = wire::pack_behind(std::mem::take(&mut memory.0), value)?;
-        if parcel.is_plain() {
-            let sent = push(self.writer()?, &parcel.bytes, patience);
-            memory.0 = parcel.bytes;
-            return sent;
+        match wire::pack_for_queue(value, &mut memory.0) {
+            Ok(()) => return push(self.writer()?, &memory.0, patience),
+            // There is a handle in it: once more, with what travels beside.
+            Err(Error::HandleInQueue { .. }) => memory.0.truncate(TAG_BYTES),
+            Err(error) => return Err(error),
         }
+        let mut parcel = wire::pack_behind(std::mem::take(&mut memory.0), value)?;
         parcel.bytes[..TAG_BYTES].copy_from_slice(&self.next_tag.to_le_bytes());
         self.send_with_descriptors(parcel, patience)
     }
@@ -285,12 +287,15 @@ impl<R: Portable> Receiver<R> {
 
     #[inline]
     fn recv_with(&mut self, patience: Patience) -> Result<R> {
-        let link = Arc::clone(&self.link);
-        let message = next(self.open()?, patience)?;
+        let reader = match &mut self.reader {
+            Some(reader) if !self.link.is_closed() => reader,
+            _ => return Err(Error::AlreadySent { handle: HANDLE }),
+        };
+        let message = next(reader, patience)?;
         let (front, back) = message.as_slices();
         let value = match front.split_first_chunk::<TAG_BYTES>() {
             Some((tag, bytes)) if back.is_empty() && *tag == [0; TAG_BYTES] => wire::unpack_plain(bytes),
-            _ => unpack_slow(&message, &link),
+            _ => unpack_slow(&message, &self.link),
         };
         // Also what cannot be decoded is done with.
         message.release();
