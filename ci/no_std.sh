@@ -12,8 +12,9 @@ with_rustup() {
     has rustup || return 1
     timeout 60 rustup target add "${targets[@]}" >/dev/null 2>&1 || return 1
     for t in "${targets[@]}"; do
-        cargo build --quiet -p crosslane-core --target "$t"
-        cargo build --quiet -p crosslane-core --target "$t" --features zerocopy,bytemuck
+        # Inside of a condition nothing ends by itself.
+        cargo build --quiet -p crosslane-core --target "$t" || exit 1
+        cargo build --quiet -p crosslane-core --target "$t" --features zerocopy,bytemuck || exit 1
         echo "built for $t with $(rustc --version)"
     done
 }

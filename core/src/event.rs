@@ -106,6 +106,7 @@ impl EventWord {
 
     /// Waker's steps 1 and 2 alone: whether somebody may sleep, who announced before what the caller published. For who
     /// then looks whether there is anything to wake for.
+    #[cfg(target_has_atomic = "64")]
     pub(crate) fn may_be_awaited(&self, light: Light) -> bool {
         if light == Light::Polling {
             return false;
@@ -148,6 +149,7 @@ impl EventWord {
     }
 
     /// As [`wake_after`](Self::wake_after), if `wanted` says so once the fence is passed.
+    #[cfg(target_has_atomic = "64")]
     #[inline]
     pub(crate) fn wake_if<W: Wait>(&self, light: Light, items: u32, wait: &W, wanted: impl FnOnce() -> bool) {
         if light != Light::Polling {
