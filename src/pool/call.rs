@@ -97,6 +97,7 @@ unsafe fn of_context<C: Portable, A: Portable, R: Portable>(
     if context.value.is_none() {
         let value: C = wire::unpack(&context.bytes, mem::take(&mut context.fds))?;
         context.value = Some(Box::new(value));
+        context.bytes = Vec::new();
     }
     let value = context.value.as_ref().and_then(|value| value.downcast_ref::<C>());
     let value = value.ok_or(Error::NotPortable)?;

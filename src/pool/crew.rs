@@ -28,6 +28,9 @@ use crate::process::ProcessBuilder;
 use crate::shm::{Env, Options, Shared, Slab};
 use crate::wire::Parcel;
 
+/// How long the pool's own thread lets those who wait be, before it looks itself.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// How much workers may fail to come up in a row before the pool gives up: see [`End::weight`].
 const UNFIT_LIMIT: u32 = 30;
 
@@ -68,6 +71,9 @@ impl Crew {
             pending: VecDeque::new(),
             waiting: 0,
             driving: 0,
+            sweeps: 0,
+            filling: 0,
+            sweeper_sleeps: false,
             phase: Phase::Open,
             has_sweeper: false,
             next_job: 0,
@@ -90,6 +96,14 @@ impl Crew {
 
     /// Puts a new worker at lane `index`.
     fn fill(&self, index: usize) -> Result<()> {
+        self.lock().filling += 1;
+        let filled = self.fill_lane(index);
+        self.lock().filling -= 1;
+        self.bell.wake_all(&self.env);
+        filled
+    }
+
+    fn fill_lane(&self, index: usize) -> Result<()> {
         let (work, answers, words) = {
             let ledger = self.lock();
             let lane = &ledger.lanes[index];
@@ -118,10 +132,13 @@ impl Crew {
             drop(post);
         } else {
             ledger.lanes[index].post = Some(post);
+            if !matches!(ledger.phase, Phase::Open) && ledger.pending.is_empty() {
+                ledger.lanes[index].let_go();
+            }
             let mut deliveries = Vec::new();
             ledger.feed(&mut deliveries);
             drop(ledger);
-            deliver(deliveries);
+            self.deliver(deliveries);
         }
         Ok(())
     }
@@ -150,6 +167,11 @@ impl Crew {
         Ok(Job { number: ledger.next_job, definition, fds, tries_all, retries, timeout })
     }
 
+    /// No piece of `job` will be made any more.
+    pub(super) fn forget(&self, job: &Job) {
+        self.lock().lanes.iter_mut().for_each(|lane| lane.forget(job));
+    }
+
     pub(super) fn retries(&self) -> u32 {
         self.settings.retries
     }
@@ -171,26 +193,37 @@ impl Crew {
             Phase::Closed | Phase::Over(None) => return Err(Error::PoolClosed),
             Phase::Over(Some(cause)) => return Err(Error::NoWorkers(Arc::clone(cause))),
         }
+        if !ledger.has_sweeper {
+            let crew = Arc::clone(self);
+            let thread = std::thread::Builder::new().name("crosslane-sweeper".into());
+            thread.spawn(move || crew.sweep_alone()).map_err(Error::os("start a thread"))?;
+            ledger.has_sweeper = true;
+        }
         let has_limit = piece.job.timeout.is_some();
         ledger.pending.push_back(piece);
         ledger.feed(&mut deliveries);
         let is_for_keeper = has_limit || ledger.lanes.iter().any(|lane| lane.post.is_none());
-        let needs_sweeper = ledger.waiting == 0;
-        if needs_sweeper && !ledger.has_sweeper {
-            ledger.has_sweeper = true;
-            let crew = Arc::clone(self);
-            let thread = std::thread::Builder::new().name("crosslane-sweeper".into());
-            thread.spawn(move || crew.sweep_alone()).map_err(Error::os("start a thread"))?;
-        }
+        let wakes_sweeper = ledger.sweeper_sleeps;
         drop(ledger);
-        if needs_sweeper {
+        if wakes_sweeper {
             self.sweeper.notify_one();
         }
         if is_for_keeper {
             self.keeper.wake();
         }
-        deliver(deliveries);
+        self.deliver(deliveries);
         Ok(())
+    }
+
+    /// Hands replies over, and wakes who may sleep for one of them. No lock may be held.
+    fn deliver(&self, deliveries: Deliveries) {
+        if deliveries.is_empty() {
+            return;
+        }
+        deliver(deliveries);
+        if self.lock().driving > 0 {
+            self.bell.wake_all(&self.env);
+        }
     }
 
     /// Sweeps, spins and sleeps until `done` or the deadline; returns whether it is done.
@@ -254,32 +287,50 @@ impl Crew {
         let mut ledger = self.lock();
         let found = ledger.take_answers(&mut deliveries);
         ledger.feed(&mut deliveries);
-        let is_shared = ledger.driving > 1;
+        ledger.sweeps = ledger.sweeps.wrapping_add(1);
         drop(ledger);
-        let is_for_somebody = !deliveries.is_empty();
-        deliver(deliveries);
-        if is_for_somebody && is_shared {
-            // It may be what another thread sleeps for.
-            self.bell.wake_all(&self.env);
+        if !deliveries.is_empty() {
+            deliver(deliveries);
+            if self.lock().driving > 1 {
+                // It may be what another thread sleeps for.
+                self.bell.wake_all(&self.env);
+            }
         }
         found
     }
 
-    /// The pool's own thread: sweeps while there is work and nobody waits for it.
+    /// The pool's own thread: sweeps while there is work and nobody waits for it, and also if those who wait have not done
+    /// so for a while: they may be busy making items.
     fn sweep_alone(&self) {
+        let mut pause = SHORTEST_PAUSE;
         loop {
             let mut ledger = self.lock();
-            while !ledger.is_over() && (ledger.waiting > 0 || ledger.is_idle()) {
+            ledger.sweeper_sleeps = true;
+            while !ledger.is_over() && ledger.is_idle() {
                 ledger = self.sweeper.wait(ledger).unwrap_or_else(PoisonError::into_inner);
             }
+            let seen = ledger.sweeps;
+            if !ledger.is_over() && ledger.waiting > 0 {
+                let rest = self.sweeper.wait_timeout_while(ledger, pause, |ledger| {
+                    !ledger.is_over() && ledger.waiting > 0 && !ledger.is_idle()
+                });
+                (ledger, _) = rest.unwrap_or_else(PoisonError::into_inner);
+            }
+            ledger.sweeper_sleeps = false;
             if ledger.is_over() {
                 return;
             }
+            let (is_attended, is_stale) = (ledger.waiting > 0, ledger.sweeps == seen);
             drop(ledger);
-            self.drive(Deadline::never(), || {
-                let ledger = self.lock();
-                ledger.is_over() || ledger.waiting > 0 || ledger.is_idle()
-            });
+            if is_attended {
+                let found = is_stale && self.sweep();
+                pause = if found || !is_stale { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            } else {
+                self.drive(Deadline::never(), || {
+                    let ledger = self.lock();
+                    ledger.is_over() || ledger.waiting > 0 || ledger.is_idle()
+                });
+            }
         }
     }
 
@@ -294,7 +345,7 @@ impl Crew {
         }
         ledger.feed(&mut deliveries);
         drop(ledger);
-        deliver(deliveries);
+        self.deliver(deliveries);
         count
     }
 
@@ -307,7 +358,7 @@ impl Crew {
         for piece in taken {
             piece.end(Reply::Lost(Cause::Cancelled), &mut deliveries);
         }
-        deliver(deliveries);
+        self.deliver(deliveries);
     }
 
     /// Whether a worker is at one of `sink`'s pieces.
@@ -342,12 +393,11 @@ impl Crew {
         if !is_done {
             return false;
         }
-        let mut ledger = self.lock();
-        for lane in &mut ledger.lanes {
-            lane.let_go();
-        }
-        drop(ledger);
-        self.wait_until(deadline, || self.lock().lanes.iter().all(|lane| lane.post.is_none()))
+        self.wait_until(deadline, || {
+            let mut ledger = self.lock();
+            ledger.lanes.iter_mut().for_each(Lane::let_go);
+            ledger.filling == 0 && ledger.lanes.iter().all(|lane| lane.post.is_none())
+        })
     }
 
     /// Ends the workers, and whatever was not done.
@@ -358,7 +408,7 @@ impl Crew {
         drop(ledger);
         // Dropping a process kills and reaps it.
         drop(posts);
-        deliver(deliveries);
+        self.deliver(deliveries);
         self.sweeper.notify_all();
         self.bell.wake_all(&self.env);
         self.keeper.wake();
@@ -393,8 +443,9 @@ impl Crew {
         }
         drop(ledger);
         drop(posts);
+        self.deliver(std::mem::take(&mut deliveries));
         self.fill_vacant(&mut deliveries);
-        deliver(deliveries);
+        self.deliver(deliveries);
         self.sweeper.notify_all();
         self.bell.wake_all(&self.env);
     }
@@ -404,7 +455,7 @@ impl Crew {
         loop {
             let ledger = self.lock();
             let is_wanted = match ledger.phase {
-                Phase::Open => self.settings.idle_timeout.is_none() || !ledger.pending.is_empty(),
+                Phase::Open => self.settings.idle_timeout.is_none() || ledger.wants_workers(),
                 Phase::Closed => !ledger.pending.is_empty(),
                 Phase::Over(_) => false,
             };
@@ -429,10 +480,7 @@ impl Crew {
         let limit = ledger.enforce_timeouts();
         let idle = self.settings.idle_timeout.and_then(|timeout| ledger.let_idle_go(timeout));
         drop(ledger);
-        if !deliveries.is_empty() {
-            deliver(deliveries);
-            self.bell.wake_all(&self.env);
-        }
+        self.deliver(deliveries);
         [limit, idle].into_iter().flatten().min()
     }
 }

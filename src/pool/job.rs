@@ -432,6 +432,7 @@ impl<I, R> Drop for Stream<'_, I, R> {
             let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
             self.crew.take_back(&sink);
         }
+        self.crew.forget(&self.job);
     }
 }
 

@@ -22,6 +22,12 @@ pub(super) struct Ledger {
     pub(super) waiting: usize,
     /// Threads that sweep or sleep until there is something to sweep: those, and the pool's own.
     pub(super) driving: usize,
+    /// How often somebody has looked through the rings.
+    pub(super) sweeps: u64,
+    /// Lanes that are about to have a worker.
+    pub(super) filling: usize,
+    /// The pool's own thread is to be woken for new work.
+    pub(super) sweeper_sleeps: bool,
     pub(super) phase: Phase,
     pub(super) has_sweeper: bool,
     pub(super) next_job: u32,
@@ -106,18 +112,22 @@ impl Ledger {
         if !self.lanes.iter().any(|lane| lane.has_room() && lane.flying() == 0) {
             return false;
         }
-        let Some(lane) = self.lanes.iter_mut().max_by_key(|lane| lane.flying()) else { return false };
-        let Some(post) = lane.post.as_mut().filter(|post| post.flying.len() > 1) else { return false };
-        let (first, rest) = post.flying.make_contiguous().split_at_mut(1);
-        debug_assert_eq!(first.len(), 1);
-        let may_move = |flying: &&mut Flying| flying.piece.as_ref().is_some_and(|piece| piece.lane.is_none());
-        for flying in rest.iter_mut().rev().filter(may_move) {
-            if lane::advance(&lane.words[usize::from(flying.slot)], lane::TAKEN_BACK) {
-                self.pending.extend(flying.piece.take());
-                return true;
-            }
-        }
-        false
+        let Some(lane) = self.lanes.iter_mut().max_by_key(|lane| lane.movable().count()) else { return false };
+        let words = &lane.words;
+        let is_taken = |flying: &Flying| lane::advance(&words[usize::from(flying.slot)], lane::TAKEN_BACK);
+        let Some(at) = lane.movable().rev().find(|(_, flying)| is_taken(flying)).map(|(at, _)| at) else {
+            return false;
+        };
+        let piece = lane.post.as_mut().and_then(|post| post.flying[at].piece.take());
+        self.pending.extend(piece);
+        true
+    }
+
+    /// Whether there is more to do than there are workers.
+    pub(super) fn wants_workers(&self) -> bool {
+        let posts = self.lanes.iter().filter_map(|lane| lane.post.as_ref());
+        let (workers, flying) = posts.fold((0, 0), |(workers, flying), post| (workers + 1, flying + post.flying.len()));
+        !self.pending.is_empty() || flying > workers
     }
 
     /// Takes the pieces back that have not begun, of those that are wanted.
@@ -197,9 +207,12 @@ impl Ledger {
         let mut next = None;
         for lane in &mut self.lanes {
             let Some(post) = &mut lane.post else { continue };
+            let limit_of = |flying: &Flying| flying.piece.as_ref().and_then(|piece| piece.job.timeout);
+            if post.flying.iter().any(|flying| limit_of(flying).is_some()) {
+                next = Some(TICK);
+            }
             let Some(flying) = post.flying.iter_mut().find(|flying| flying.piece.is_some()) else { continue };
-            let Some(limit) = flying.piece.as_ref().and_then(|piece| piece.job.timeout) else { continue };
-            next = Some(TICK);
+            let Some(limit) = limit_of(flying) else { continue };
             // ORDERING: Relaxed. See `lane.rs`.
             if lane.words[usize::from(flying.slot)].load(Ordering::Relaxed) != lane::RUNNING {
                 continue;

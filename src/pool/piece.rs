@@ -85,6 +85,8 @@ impl Piece {
     }
 
     pub(super) fn end(self, reply: Reply, deliveries: &mut Deliveries) {
+        // What was claimed over there stays there.
+        self.in_transit.lost();
         deliveries.push((self.sink, self.index, reply));
     }
 }

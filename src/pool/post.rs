@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crosslane_core::WakeMode;
+use crosslane_core::record::PopError;
 
 use super::lane::{self, DEPTH, Failure, HEAD_BYTES, Head, Kind, PART_BYTES, RING_BYTES, Words};
 use super::piece::{Cause, Deliveries, Job, Piece, Reply};
@@ -112,6 +113,22 @@ impl Lane {
         post.send();
     }
 
+    /// The pieces, with their places, that another worker might be given instead.
+    pub(super) fn movable(&self) -> impl DoubleEndedIterator<Item = (usize, &Flying)> {
+        let flying = self.post.iter().flat_map(|post| post.flying.iter().enumerate().skip(usize::from(post.is_ready)));
+        flying.filter(|(_, flying)| flying.piece.as_ref().is_some_and(|piece| piece.lane.is_none()))
+    }
+
+    /// Tells the worker that a job has ended.
+    pub(super) fn forget(&mut self, job: &Job) {
+        if let Some(post) = &mut self.post
+            && post.told.remove(&job.number)
+        {
+            post.outbox.push_back(Sending { head: Head::new(Kind::Forget, job.number), definition: None, offset: 0 });
+            post.send();
+        }
+    }
+
     /// Closes the lane of a worker that is to leave once it has nothing to do.
     pub(super) fn let_go(&mut self) {
         if let Some(post) = &mut self.post {
@@ -169,6 +186,7 @@ impl Post {
         while let (Some(sending), Some(work)) = (self.outbox.front_mut(), &mut self.work) {
             let body = match &sending.definition {
                 Some(job) => &job.definition[..],
+                None if sending.head.kind == Kind::Forget => &[],
                 None => piece_of(&self.flying, sending.head.slot).map_or(&[][..], |piece| &piece.parcel.bytes),
             };
             // Of a piece that was taken back, nothing more.
@@ -193,7 +211,14 @@ impl Post {
     pub(super) fn take_answers(&mut self, deliveries: &mut Deliveries) -> bool {
         let mut found = false;
         loop {
-            let Ok(record) = self.answers.try_read() else { return found };
+            let record = match self.answers.try_read() {
+                Ok(record) => record,
+                Err(PopError::Empty | PopError::Closed | PopError::PeerDied(_)) => return found,
+                Err(_) => {
+                    self.process.kill().ok();
+                    return found;
+                }
+            };
             found = true;
             let (front, back) = record.as_slices();
             let joined;

@@ -303,3 +303,78 @@ fn a_task_may_have_a_pool_of_its_own() {
         .unwrap();
     assert_eq!(sums, [5, 14]);
 }
+
+#[test]
+fn a_callback_comes_though_only_another_thread_has_waited() {
+    let pool = Pool::new(2).unwrap();
+    let (tx, rx) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        // Submitted while the map is waited for, and done after it.
+        let (begun, go_on) = (crosslane::Event::new().unwrap(), crosslane::Event::new().unwrap());
+        let wait = |(begun, go_on): &(crosslane::Event, crosslane::Event), _: u32| {
+            begun.set();
+            go_on.wait();
+        };
+        let events = (begun.clone(), go_on.clone());
+        let pool = &pool;
+        let map = scope.spawn(move || pool.with(events).map(wait, [0]).unwrap());
+        begun.wait();
+        let late = pool.submit(|(): ()| std::thread::sleep(Duration::from_millis(200)), ()).unwrap();
+        late.on_done(move |result| tx.send(result.is_ok()).unwrap());
+        go_on.set();
+        map.join().unwrap();
+        assert!(rx.recv_timeout(Duration::from_secs(60)).unwrap());
+    });
+}
+
+#[test]
+fn the_items_of_a_map_may_be_the_results_of_tasks() {
+    let pool = Pool::new(2).unwrap();
+    let (tx, rx) = std::sync::mpsc::channel();
+    for n in 0..20 {
+        let tx = tx.clone();
+        pool.submit(fib, n).unwrap().on_done(move |result| tx.send(result.unwrap()).unwrap());
+    }
+    drop(tx);
+    let mut found = pool.map(|n: u64| n + 1, rx).unwrap();
+    found.sort_unstable();
+    let mut expected: Vec<_> = (0..20).map(|n| fib(n) + 1).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_timeout_holds_behind_a_piece_that_has_none() {
+    let pool = Pool::new(1).unwrap();
+    let first = pool.submit(|(): ()| std::thread::sleep(Duration::from_millis(100)), ()).unwrap();
+    let job = pool.job().chunk_size(1).timeout(Duration::from_millis(50));
+    let results = job.map_all(|_: u32| std::thread::sleep(Duration::from_secs(1000)), 0..2).unwrap();
+    assert!(results.iter().all(|result| matches!(result, Err(Error::TimedOut))), "{results:?}");
+    first.result().unwrap();
+}
+
+#[test]
+fn workers_that_left_come_back_in_number() {
+    let pool = Pool::builder().workers(2).idle_timeout(Duration::from_millis(20)).build().unwrap();
+    while !pool.worker_pids().is_empty() {
+        std::thread::yield_now();
+    }
+    // Each needs the other.
+    let barrier = crosslane::Barrier::new(2).unwrap();
+    let meet = |barrier: &crosslane::Barrier, _: u32| barrier.wait().is_ok();
+    assert_eq!(pool.with(barrier).chunk_size(1).map(meet, 0..2).unwrap(), [true, true]);
+}
+
+#[test]
+fn a_pool_is_joined_whatever_happens_to_its_workers_meanwhile() {
+    for _ in 0..20 {
+        let pool = Pool::new(2).unwrap();
+        let long = pool.submit(|(): ()| std::thread::sleep(Duration::from_secs(1000)), ()).unwrap();
+        while !long.is_running() {
+            std::thread::yield_now();
+        }
+        assert!(long.kill().unwrap());
+        assert!(pool.join_timeout(Duration::from_secs(60)).unwrap());
+        assert!(pool.worker_pids().is_empty());
+    }
+}
