@@ -476,13 +476,13 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
     }
     let bytes: [(Part, u64, &[Role]); 19] = [
         (Part::Push, 40, &[Alone, PeersAsleep(1)]),
-        (Part::PushWait, 40, &[Asleep, JustWoken, SecondWaiter]),
+        (Part::PushWait, 30, &[Asleep, JustWoken, SecondWaiter]),
         (Part::PushBehindDead, 60, &[Alone]),
         (Part::PushOverLetter, 60, &[Alone]),
         (Part::Reserve, 40, &[Alone, PeersAsleep(1)]),
         (Part::Abandon, 40, &[Alone, PeersAsleep(1)]),
         (Part::Pop, 40, &[Alone, PeersAsleep(1)]),
-        (Part::PopWait, 40, &[Asleep, JustWoken, SecondWaiter]),
+        (Part::PopWait, 30, &[Asleep, JustWoken, SecondWaiter]),
         (Part::PopBehindDead, 60, &[Alone]),
         (Part::PopSkipping, 40, &[Alone]),
         (Part::PopInVain, 40, &[Alone]),
