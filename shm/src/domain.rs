@@ -247,7 +247,8 @@ impl Domain {
         // the table's earlier generation, and take a living participant for a dead one.
         fence(Ordering::Release);
         let mapped = Mapped::new();
-        let participant = Arc::new(Participant { map, table, lease, fd, key, domain_id, mapped, held: AtomicU32::new(0) });
+        let participant =
+            Arc::new(Participant { map, table, lease, fd, key, domain_id, mapped, held: AtomicU32::new(0) });
         let registry = REGISTRY.get(gate);
         registry.retain(|(known, _)| *known != key);
         registry.push((key, Arc::downgrade(&participant)));
