@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Kills a process at every instruction of every operation on shared memory (release build; under 180 s on two cores) and
+# Kills a process at every instruction of every operation on shared memory (release build; some 6 minutes on two cores) and
 # prints one table: case, role, points, bad, seconds; then the seeded bugs, each of which must be found; then what the same
 # does to glibc's primitives. docs/crash.md must name the cases that were run.
 # Arguments go to the sweep: `ci/kill_sweep.sh --case mutex`; `ci/kill_sweep.sh --markdown "$PWD/docs/crash.md"` writes that page.
