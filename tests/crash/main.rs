@@ -4,6 +4,8 @@
 //! `-- --case TEXT` only the cases whose name contains TEXT, all points. A table of cases is printed at the end, and then
 //! the seeded bugs, each of which must be found, and the same of glibc's primitives, which is counted for comparison.
 //! `-- --markdown PATH` also writes the table there; `-- --documented PATH` fails if the table there names other cases.
+//!
+//! Some processes share the work, a section of cases at a time: most points are spent waiting for a lease or a death.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod account;
@@ -77,12 +79,14 @@ use sweep::Wanted;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod sweep {
+    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use core::time::Duration;
     use std::path::{Path, PathBuf};
     use std::process::ExitCode;
 
     use crosslane_tests::child::{Child, End};
     use crosslane_tests::document;
+    use crosslane_tests::mapping::Mapping;
     use crosslane_tests::report::Table;
     use crosslane_tests::sweep::Effort;
     use crosslane_tests::watchdog;
@@ -133,52 +137,88 @@ mod sweep {
         }
     }
 
-    /// The driver is a child, so that its directory goes away however it ends.
-    pub(crate) fn run() -> ExitCode {
-        let directory = Directory::new();
-        let mut driver = Child::fork(|| i32::from(!drive(directory.path())));
-        match driver.wait(LONGEST) {
-            Some(End::Exited(0)) => ExitCode::SUCCESS,
-            end => {
-                eprintln!("the sweep failed: {end:?}");
-                ExitCode::FAILURE
-            }
-        }
-    }
+    /// Sweeps some cases; those with names in a directory use the one given.
+    type Section = fn(&Wanted, &mut Table, &Path);
 
-    fn drive(directory: &Path) -> bool {
+    /// Everything, as the table lists it.
+    const SECTIONS: &[Section] = &[
+        |wanted, table, _| crate::mutex::run(wanted, table),
+        |wanted, table, _| crate::rings::run(wanted, table),
+        |wanted, table, _| crate::held::run(wanted, table),
+        |wanted, table, _| crate::mpmc::run(wanted, table),
+        |wanted, table, _| crate::recoverers::run(wanted, table),
+        |wanted, table, _| crate::event::run(wanted, table),
+        |wanted, table, _| crate::locks::run(wanted, table),
+        |wanted, table, _| crate::readers::run(wanted, table),
+        |wanted, table, _| crate::meetings::run(wanted, table),
+        |wanted, table, _| crate::slab::run(wanted, table),
+        |wanted, table, _| crate::latest::run(wanted, table),
+        |wanted, table, _| crate::call::run(wanted, table),
+        |wanted, table, _| crate::mutex::leased(wanted, table),
+        |wanted, table, _| crate::rings::leased(wanted, table),
+        |wanted, table, _| crate::mpmc::leased(wanted, table),
+        |wanted, table, _| crate::mpmc::shared(wanted, table),
+        |wanted, table, _| crate::locks::leased(wanted, table),
+        |wanted, table, _| crate::readers::leased(wanted, table),
+        |wanted, table, _| crate::meetings::leased(wanted, table),
+        |wanted, table, _| crate::latest::leased(wanted, table),
+        |wanted, table, _| crate::call::leased(wanted, table),
+        crate::names::run,
+        crate::frozen::run,
+        |wanted, table, _| crate::reaper::run(wanted, table),
+        |wanted, table, _| crate::pipeline::run(wanted, table),
+        |wanted, table, _| crate::stopped::run(wanted, table),
+        #[cfg(target_env = "gnu")]
+        |wanted, table, _| crate::glibc::run(wanted, table),
+    ];
+    /// How many sweep at once. They wait more than they compute.
+    const LANES: usize = 3;
+
+    /// The drivers are children, so that their directories go away however they end.
+    pub(crate) fn run() -> ExitCode {
         watchdog::restrain();
         watchdog::do_not_spin();
         let wanted = Wanted::from_args();
+        let next = Mapping::new(size_of::<AtomicUsize>());
+        let directories: Vec<_> = (0..LANES).map(Directory::new).collect();
+        let lane = |directory: &Directory| Child::fork(|| drive(&wanted, &next, directory.path()));
+        let mut lanes: Vec<Child> = directories.iter().map(lane).collect();
+        let ends: Vec<_> = lanes.iter_mut().map(|lane| lane.wait(LONGEST)).collect();
+        if ends.iter().any(|end| *end != Some(End::Exited(0))) {
+            eprintln!("the sweep failed: {ends:?}");
+            return ExitCode::FAILURE;
+        }
         let mut table = Table::default();
-        crate::mutex::run(&wanted, &mut table);
-        crate::rings::run(&wanted, &mut table);
-        crate::held::run(&wanted, &mut table);
-        crate::mpmc::run(&wanted, &mut table);
-        crate::recoverers::run(&wanted, &mut table);
-        crate::event::run(&wanted, &mut table);
-        crate::locks::run(&wanted, &mut table);
-        crate::readers::run(&wanted, &mut table);
-        crate::meetings::run(&wanted, &mut table);
-        crate::slab::run(&wanted, &mut table);
-        crate::latest::run(&wanted, &mut table);
-        crate::call::run(&wanted, &mut table);
-        crate::mutex::leased(&wanted, &mut table);
-        crate::rings::leased(&wanted, &mut table);
-        crate::mpmc::leased(&wanted, &mut table);
-        crate::mpmc::shared(&wanted, &mut table);
-        crate::locks::leased(&wanted, &mut table);
-        crate::readers::leased(&wanted, &mut table);
-        crate::meetings::leased(&wanted, &mut table);
-        crate::latest::leased(&wanted, &mut table);
-        crate::call::leased(&wanted, &mut table);
-        crate::names::run(&wanted, &mut table, directory);
-        crate::frozen::run(&wanted, &mut table, directory);
-        crate::reaper::run(&wanted, &mut table);
-        crate::pipeline::run(&wanted, &mut table);
-        crate::stopped::run(&wanted, &mut table);
-        #[cfg(target_env = "gnu")]
-        crate::glibc::run(&wanted, &mut table);
+        for section in 0..SECTIONS.len() {
+            let mut files =
+                directories.iter().filter_map(|directory| std::fs::read(rows(directory.path(), section)).ok());
+            table.append(files.next().expect("every section was swept"));
+        }
+        if judge(&wanted, &table) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Where the rows of a section are left by who swept it.
+    fn rows(directory: &Path, section: usize) -> PathBuf {
+        directory.join(format!("rows-{section}"))
+    }
+
+    /// Sweeps what nobody else has begun, until nothing is left.
+    fn drive(wanted: &Wanted, next: &Mapping, directory: &Path) -> i32 {
+        // SAFETY: zeros are a counter, at the front of the mapping.
+        let next = unsafe { next.at::<AtomicUsize>(0) };
+        let names = directory.join("names");
+        std::fs::create_dir(&names).expect("a new directory in one of our own");
+        loop {
+            let section = next.fetch_add(1, Relaxed);
+            let Some(sweep) = SECTIONS.get(section) else { return 0 };
+            let mut table = Table::default();
+            sweep(wanted, &mut table, &names);
+            std::fs::write(rows(directory, section), table.to_bytes()).expect("room for some rows");
+        }
+    }
+
+    /// Prints the table; whether everything is as it must be.
+    fn judge(wanted: &Wanted, table: &Table) -> bool {
         print!("{}", table.render());
         let (points, pairs) = (table.points("instruction"), table.points("pair"));
         println!("{points} kill points and {pairs} crash pairs of sound cases");
@@ -194,7 +234,7 @@ mod sweep {
         if !compares {
             eprintln!("none of the others' primitives is broken by any death: is anybody killed?");
         }
-        let documented = is_documented(&wanted, &table, whole);
+        let documented = is_documented(wanted, table, whole);
         enough && compares && documented && table.is_right()
     }
 

@@ -30,7 +30,7 @@ const CHILD: Duration = Duration::from_secs(5);
 /// How long an open or create waits for somebody who is in the way: the paused one is there until the interlude ends.
 const IN_THE_WAY: Duration = Duration::from_millis(4);
 
-/// What a sweep's directory is called; its pid follows.
+/// What a directory of a sweep is called; its pid and a number follow.
 const PREFIX: &str = "/dev/shm/crosslane-sweep-";
 
 /// A directory of its own below `/dev/shm`, removed when dropped.
@@ -38,9 +38,10 @@ const PREFIX: &str = "/dev/shm/crosslane-sweep-";
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub(crate) fn new() -> Self {
+    /// The directory of this number; those of dead sweeps are removed.
+    pub(crate) fn new(number: usize) -> Self {
         Self::remove_dead();
-        let path = PathBuf::from(format!("{PREFIX}{}", std::process::id()));
+        let path = PathBuf::from(format!("{PREFIX}{}-{number}", std::process::id()));
         fs::create_dir(&path).expect("a new directory in /dev/shm");
         Self(path)
     }
@@ -53,7 +54,8 @@ impl Directory {
     fn remove_dead() {
         for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
             let path = entry.path();
-            let pid = path.to_str().and_then(|path| path.strip_prefix(PREFIX)).and_then(|pid| pid.parse::<u32>().ok());
+            let rest = path.to_str().and_then(|path| path.strip_prefix(PREFIX));
+            let pid = rest.and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
             if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
                 let _ = fs::remove_dir_all(&path);
             }

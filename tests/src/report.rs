@@ -3,8 +3,10 @@
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// What came of one case.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     /// The case, as `--case` selects it.
     pub name: &'static str,
@@ -23,6 +25,7 @@ pub struct Row {
     /// A deliberately broken variant: a bad point must be found.
     pub seeded: bool,
     /// Somebody else's primitive, beside this case of ours: its bad points are only counted.
+    #[serde(borrow)]
     pub beside: Option<&'static str>,
     /// What went wrong at how many points.
     pub whys: BTreeMap<String, u64>,
@@ -79,6 +82,24 @@ impl Table {
             );
         }
         self.0.push(row);
+    }
+
+    /// Its rows as bytes, for [`append`](Self::append) in another process of this program.
+    ///
+    /// # Panics
+    /// Never: rows are strings and numbers.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.0).expect("strings and numbers encode")
+    }
+
+    /// Adds the rows that another process has [written](Self::to_bytes). The bytes stay: a few dozen rows.
+    ///
+    /// # Panics
+    /// If they are no such rows.
+    pub fn append(&mut self, bytes: Vec<u8>) {
+        let rows: Vec<Row> = postcard::from_bytes(bytes.leak()).expect("rows of this program");
+        self.0.extend(rows);
     }
 
     /// All of them, in the order they were added.
