@@ -363,17 +363,33 @@ impl Crew {
 
     /// Whether a worker is at one of `sink`'s pieces.
     pub(super) fn is_running(&self, sink: &Arc<dyn Sink>) -> bool {
-        self.lock().running(sink).is_some()
+        let mut deliveries = Vec::new();
+        let mut ledger = self.lock();
+        ledger.take_answers(&mut deliveries);
+        let is_running = ledger.running(sink).is_some();
+        drop(ledger);
+        self.deliver(deliveries);
+        is_running
     }
 
-    /// Ends the worker that is at one of `sink`'s pieces, if there is one, and says why.
-    pub(super) fn end_worker_of(&self, sink: &Arc<dyn Sink>, cause: Cause) -> Result<bool> {
+    /// Takes `sink`'s piece back, or ends the worker that is at it; returns whether one of both was so.
+    pub(super) fn kill(&self, sink: &Arc<dyn Sink>) -> Result<bool> {
+        let mut deliveries = Vec::new();
         let mut ledger = self.lock();
-        let Some((lane, at)) = ledger.running(sink) else { return Ok(false) };
-        let Some(post) = &mut ledger.lanes[lane].post else { return Ok(false) };
-        post.flying[at].cause = Some(cause);
-        post.process.kill()?;
-        Ok(true)
+        let taken = ledger.take_back(|piece| Arc::ptr_eq(&piece.sink, sink));
+        ledger.take_answers(&mut deliveries);
+        let is_ended = match ledger.running(sink) {
+            _ if !taken.is_empty() => Ok(true),
+            Some(place) => ledger.end_worker(place, Cause::Cancelled),
+            None => Ok(false),
+        };
+        for piece in taken {
+            piece.end(Reply::Lost(Cause::Cancelled), &mut deliveries);
+        }
+        ledger.feed(&mut deliveries);
+        drop(ledger);
+        self.deliver(deliveries);
+        is_ended
     }
 
     /// No more work is taken on.
@@ -479,6 +495,7 @@ impl Crew {
         ledger.take_answers(&mut deliveries);
         let limit = ledger.enforce_timeouts();
         let idle = self.settings.idle_timeout.and_then(|timeout| ledger.let_idle_go(timeout));
+        ledger.feed(&mut deliveries);
         drop(ledger);
         self.deliver(deliveries);
         [limit, idle].into_iter().flatten().min()

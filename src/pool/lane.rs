@@ -13,6 +13,16 @@
 //! | 4. run and answer; or, where 3' came first, answer that it was not begun | worker | |
 //! | 5. read the answer; the word is free | pool | |
 //!
+//! The word still says `RUNNING` between 4 and 5, when the worker may be at the next piece already. So to end the worker that
+//! is at a piece, and to lose no other one, the pool
+//!
+//! | step | |
+//! |---|---|
+//! | 1. takes the answers that are there | the piece may be among them |
+//! | 2. takes all else back (3'), with its mutex held, so nothing new is sent | the worker begins nothing any more |
+//! | 3. compares: is the piece the last one that was not taken back? | else the worker has answered it, and is at another |
+//! | 4. kills the worker, and closes the lane | an answer that came meanwhile no longer counts: the caller was told |
+//!
 //! # Orderings
 //! The word decides nothing but who has the piece: the pool keeps a copy of what it pushed, and the bytes that the worker
 //! runs are ordered by the ring. So every access is Relaxed; of two CAS on one word one fails.

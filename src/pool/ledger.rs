@@ -9,7 +9,7 @@ use super::call::Key;
 use super::lane::{self, Words};
 use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink};
 use super::post::{Flying, Lane, Post};
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// How often the time of a running piece is looked at.
 const TICK: Duration = Duration::from_millis(5);
@@ -113,14 +113,12 @@ impl Ledger {
             return false;
         }
         let Some(lane) = self.lanes.iter_mut().max_by_key(|lane| lane.movable().count()) else { return false };
-        let words = &lane.words;
-        let is_taken = |flying: &Flying| lane::advance(&words[usize::from(flying.slot)], lane::TAKEN_BACK);
-        let Some(at) = lane.movable().rev().find(|(_, flying)| is_taken(flying)).map(|(at, _)| at) else {
-            return false;
-        };
-        let piece = lane.post.as_mut().and_then(|post| post.flying[at].piece.take());
+        let places: Vec<_> = lane.movable().rev().map(|(at, _)| at).collect();
+        let Some(post) = &mut lane.post else { return false };
+        let piece = places.into_iter().find_map(|at| post.take_one_back(at, &lane.words));
+        let is_moved = piece.is_some();
         self.pending.extend(piece);
-        true
+        is_moved
     }
 
     /// Whether there is more to do than there are workers.
@@ -134,29 +132,33 @@ impl Ledger {
     pub(super) fn take_back(&mut self, is_wanted: impl Fn(&Piece) -> bool) -> Vec<Piece> {
         let (mut taken, kept): (Vec<_>, Vec<_>) = self.pending.drain(..).partition(&is_wanted);
         self.pending = kept.into();
-        for lane in &mut self.lanes {
-            let Some(post) = &mut lane.post else { continue };
-            for flying in &mut post.flying {
-                if flying.piece.as_ref().is_some_and(&is_wanted)
-                    && lane::advance(&lane.words[usize::from(flying.slot)], lane::TAKEN_BACK)
-                {
-                    taken.extend(flying.piece.take());
-                }
-            }
-        }
+        taken.extend(self.lanes.iter_mut().flat_map(|lane| lane.take_back(&is_wanted)));
         taken
     }
 
-    /// Lane and place of the piece of `sink` that a worker is at.
+    /// Lane and place of the piece of `sink` that a worker is at, or was at and has answered since answers were taken.
     pub(super) fn running(&self, sink: &Arc<dyn Sink>) -> Option<(usize, usize)> {
         self.lanes.iter().enumerate().find_map(|(index, lane)| {
-            let at = lane.post.as_ref()?.flying.iter().position(|flying| {
-                let is_its = flying.piece.as_ref().is_some_and(|piece| Arc::ptr_eq(&piece.sink, sink));
-                // ORDERING: Relaxed. See `lane.rs`.
-                is_its && lane.words[usize::from(flying.slot)].load(Ordering::Relaxed) == lane::RUNNING
-            })?;
-            Some((index, at))
+            let flying = &lane.post.as_ref()?.flying;
+            // ORDERING: Relaxed. See `lane.rs`.
+            let has_begun = |flying: &Flying| {
+                flying.piece.is_some() && lane.words[usize::from(flying.slot)].load(Ordering::Relaxed) == lane::RUNNING
+            };
+            // It takes one after the other: what it had begun before has been answered.
+            let at = flying.iter().rposition(has_begun)?;
+            let is_its = flying[at].piece.as_ref().is_some_and(|piece| Arc::ptr_eq(&piece.sink, sink));
+            is_its.then_some((index, at))
         })
+    }
+
+    /// Ends the worker that is at the piece at `at` of lane `index`, whose outcome is `cause` then; returns whether it was.
+    /// What else it was given goes to others.
+    pub(super) fn end_worker(&mut self, (index, at): (usize, usize), cause: Cause) -> Result<bool> {
+        let lane = &mut self.lanes[index];
+        let untouched = lane.take_back(|_| true);
+        let is_ended = lane.post.as_mut().map_or(Ok(false), |post| post.end_at(at, cause));
+        untouched.into_iter().rev().for_each(|piece| self.pending.push_front(piece));
+        is_ended
     }
 
     /// What a worker that has ended had not answered: what it had not begun goes to others, and what it had is lost, or
@@ -204,14 +206,15 @@ impl Ledger {
 
     /// Ends workers whose piece takes longer than it may; returns when to look again.
     pub(super) fn enforce_timeouts(&mut self) -> Option<Duration> {
-        let mut next = None;
-        for lane in &mut self.lanes {
+        let (mut next, mut late) = (None, Vec::new());
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
             let Some(post) = &mut lane.post else { continue };
             let limit_of = |flying: &Flying| flying.piece.as_ref().and_then(|piece| piece.job.timeout);
             if post.flying.iter().any(|flying| limit_of(flying).is_some()) {
                 next = Some(TICK);
             }
-            let Some(flying) = post.flying.iter_mut().find(|flying| flying.piece.is_some()) else { continue };
+            let Some(at) = post.flying.iter().position(|flying| flying.piece.is_some()) else { continue };
+            let flying = &mut post.flying[at];
             let Some(limit) = limit_of(flying) else { continue };
             // ORDERING: Relaxed. See `lane.rs`.
             if lane.words[usize::from(flying.slot)].load(Ordering::Relaxed) != lane::RUNNING {
@@ -219,10 +222,12 @@ impl Ledger {
             }
             let begun = *flying.begun.get_or_insert_with(Instant::now);
             if begun.elapsed() >= limit && flying.cause.is_none() {
-                flying.cause = Some(Cause::TimedOut);
-                // One that has just ended is reaped all the same.
-                let _ = post.process.kill();
+                late.push((index, at));
             }
+        }
+        for place in late {
+            // One that answers in this moment is not late; one that has just ended is reaped all the same.
+            let _ = self.end_worker(place, Cause::TimedOut);
         }
         next.or_else(|| self.pending.iter().any(|piece| piece.job.timeout.is_some()).then_some(TICK))
     }

@@ -113,6 +113,18 @@ impl Lane {
         post.send();
     }
 
+    /// Takes back what the worker has not begun, of the pieces that are wanted; in their order.
+    pub(super) fn take_back(&mut self, is_wanted: impl Fn(&Piece) -> bool) -> Vec<Piece> {
+        let Some(post) = &mut self.post else { return Vec::new() };
+        let mut taken = Vec::new();
+        for at in 0..post.flying.len() {
+            if post.flying[at].piece.as_ref().is_some_and(&is_wanted) {
+                taken.extend(post.take_one_back(at, &self.words));
+            }
+        }
+        taken
+    }
+
     /// The pieces, with their places, that another worker might be given instead.
     pub(super) fn movable(&self) -> impl DoubleEndedIterator<Item = (usize, &Flying)> {
         let flying = self.post.iter().flat_map(|post| post.flying.iter().enumerate().skip(usize::from(post.is_ready)));
@@ -161,6 +173,27 @@ impl Post {
             rested: Instant::now(),
             unfit: None,
         }
+    }
+
+    /// Takes the piece at `at` back, if it is there and has not begun.
+    pub(super) fn take_one_back(&mut self, at: usize, words: &Words) -> Option<Piece> {
+        let flying = self.flying.get_mut(at)?;
+        let piece = flying.piece.take_if(|_| lane::advance(&words[usize::from(flying.slot)], lane::TAKEN_BACK))?;
+        self.items_left = self.items_left.saturating_add(u64::from(piece.items));
+        Some(piece)
+    }
+
+    /// Ends the worker if it is at the piece at `at`, whose outcome `cause` is then; returns whether it was. Nothing else
+    /// is lost by that if all has been taken back that had not begun: then it begins nothing any more, and the last of what
+    /// it had begun is what it is at. All before that is answered, and it leaves no answer out.
+    pub(super) fn end_at(&mut self, at: usize, cause: Cause) -> Result<bool> {
+        if self.flying.iter().rposition(|flying| flying.piece.is_some()) != Some(at) {
+            return Ok(false);
+        }
+        self.process.kill()?;
+        self.work = None;
+        self.flying[at].cause = Some(cause);
+        Ok(true)
     }
 
     /// Since when it has had nothing to do, if it has nothing.
@@ -215,6 +248,7 @@ impl Post {
                 Ok(record) => record,
                 Err(PopError::Empty | PopError::Closed | PopError::PeerDied(_)) => return found,
                 Err(_) => {
+                    self.work = None;
                     self.process.kill().ok();
                     return found;
                 }
@@ -254,9 +288,11 @@ impl Post {
                 };
                 // Nobody waits for what was taken back.
                 let Some(piece) = flying.piece else { return };
-                let reply = match fds {
-                    Some(fds) => Reply::Items { has_failed: head.has_failed, bytes, fds },
-                    None => Reply::Lost(Cause::FdLimit),
+                let reply = match (flying.cause, fds) {
+                    // It was faster than the signal, but its caller was told.
+                    (Some(cause), _) => Reply::Lost(cause),
+                    (None, Some(fds)) => Reply::Items { has_failed: head.has_failed, bytes, fds },
+                    (None, None) => Reply::Lost(Cause::FdLimit),
                 };
                 piece.end(reply, deliveries);
             }
@@ -276,7 +312,8 @@ impl Post {
     }
 
     /// Ends a worker that does not keep to the protocol: something has written over its memory or the ring's.
-    pub(super) fn distrust(&self) {
+    pub(super) fn distrust(&mut self) {
+        self.work = None;
         // One that has just ended is reaped all the same.
         let _ = self.process.kill();
     }

@@ -168,10 +168,7 @@ impl<R> Task<R> {
     /// # Errors
     /// [`Error::Io`] if the worker could not be signalled.
     pub fn kill(&self) -> Result<bool> {
-        if self.cancel() {
-            return Ok(true);
-        }
-        self.crew.end_worker_of(&self.sink(), Cause::Cancelled)
+        self.crew.kill(&self.sink())
     }
 }
 

@@ -127,3 +127,52 @@ fn workers_leave_ctrl_c_to_their_parent() {
     }
     assert_eq!(pool.broadcast(|(): ()| std::process::id(), &()).unwrap(), before);
 }
+
+#[test]
+fn a_kill_that_comes_too_late_hits_no_other_call() {
+    let pool = Pool::new(1).unwrap();
+    // While this thread makes the items of a map, nobody takes answers for a while.
+    let items = (0..20_u32).inspect(|_| {
+        let (begun, go_on) = (crosslane::Event::new().unwrap(), crosslane::Event::new().unwrap());
+        let first = pool.submit(|(): ()| (), ()).unwrap();
+        let hold = |(begun, go_on): (crosslane::Event, crosslane::Event)| {
+            begun.set();
+            go_on.wait();
+        };
+        let second = pool.submit(hold, (begun.clone(), go_on.clone())).unwrap();
+        begun.wait();
+        assert!(!first.is_running() && second.is_running());
+        assert!(!first.kill().unwrap(), "it has ended");
+        go_on.set();
+        first.result().unwrap();
+        second.result().unwrap();
+    });
+    assert_eq!(pool.map(|n: u32| n, items).unwrap().len(), 20);
+}
+
+#[test]
+fn a_kill_costs_its_call_alone_whenever_it_comes() {
+    let pool = Pool::new(2).unwrap();
+    for round in 0..25_u64 {
+        let busy = |micros: u64| {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_micros(micros) {
+                std::hint::spin_loop();
+            }
+            micros
+        };
+        let mut tasks: Vec<_> = (0..8).map(|n| pool.submit(busy, 20 + 10 * n).unwrap()).collect();
+        let victim = tasks.remove(2);
+        let begun = Instant::now();
+        while !victim.is_running() && !victim.is_done() && begun.elapsed() < Duration::from_micros(60 * round) {}
+        let is_killed = victim.kill().unwrap();
+        match victim.result() {
+            Ok(found) => assert!(!is_killed && found == 40),
+            Err(Error::Cancelled) => assert!(is_killed),
+            Err(error) => panic!("{error}"),
+        }
+        for (n, task) in [0, 1, 3, 4, 5, 6, 7].into_iter().zip(tasks) {
+            assert_eq!(task.result().unwrap(), 20 + 10 * n);
+        }
+    }
+}
