@@ -37,7 +37,7 @@ use crate::error::Error;
 /// The longest body that travels through the socket itself: well below any socket's buffer, which holds 208 KiB by default.
 const INLINE_BYTES: usize = 32 * 1024;
 /// `SCM_MAX_FD` of the kernel.
-const FDS_AT_ONCE: usize = 253;
+pub(crate) const FDS_AT_ONCE: usize = 253;
 const HEADER_BYTES: usize = 16;
 /// First bytes of each header; the last one is the version of the protocol.
 const MAGIC: [u8; 2] = [0xC7, 1];
@@ -129,6 +129,30 @@ pub(crate) fn signal(socket: BorrowedFd<'_>, kind: u8) {
     let header = Header { kind, is_in_memfd: false, fds: 0, len_bytes: 0 };
     // As few bytes as these go whole or not at all.
     while rustix::net::send(socket, &header.to_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) == Err(Errno::INTR) {
+    }
+}
+
+/// Sends a frame of kind 0 that is nothing but its descriptors, [`FDS_AT_ONCE`] at most: all of it, or nothing if the
+/// socket's buffer is full and the call may not wait; then `false`.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>], blocking: Blocking) -> Result<bool, Error> {
+    let header = header(0, false, fds.len(), 0)?.to_bytes();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+    let flags = match blocking {
+        Blocking::Yes => SendFlags::NOSIGNAL,
+        Blocking::No => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+    };
+    loop {
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(fds));
+        return match rustix::net::sendmsg(socket, &[IoSlice::new(&header)], &mut control, flags) {
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(false),
+            // So few bytes go together.
+            sent => sent.map(|_| true).map_err(Error::os("send a frame")),
+        };
     }
 }
 

@@ -8,7 +8,7 @@
 //! | several tasks | `completion.rs` |
 //! | the pool's side: who sweeps, who waits, what begins and ends | `crew.rs`, `keeper.rs` |
 //! | what is pending, and who has what | `ledger.rs`, `piece.rs`, `post.rs` |
-//! | the rings between pool and worker | `lane.rs` |
+//! | the rings between pool and worker, and the descriptors beside them | `lane.rs`, `companion.rs` |
 //! | the worker's side | `worker.rs`, `interrupts.rs` |
 //! | functions and trampolines | `call.rs` |
 //!
@@ -18,6 +18,7 @@
 //! worker takes its place. A worker that does not come up three times in a row ends the pool with the reason.
 
 mod call;
+mod companion;
 mod completion;
 mod crew;
 mod interrupts;
@@ -86,6 +87,7 @@ pub struct PoolBuilder<S = ()> {
     idle_timeout: Option<Duration>,
     retries: u32,
     name: String,
+    max_result_bytes: u32,
     initializer: Option<Result<(Call, wire::Parcel)>>,
     state: PhantomData<fn() -> S>,
 }
@@ -98,6 +100,7 @@ impl PoolBuilder<()> {
             idle_timeout: None,
             retries: 0,
             name: "worker".to_owned(),
+            max_result_bytes: lane::FAILED - 1,
             initializer: None,
             state: PhantomData,
         }
@@ -107,9 +110,17 @@ impl PoolBuilder<()> {
     /// [`map_state`](Pool::map_state) and [`submit_state`](Pool::submit_state).
     pub fn initializer<C: Portable, S: 'static>(self, function: fn(C) -> S, config: C) -> PoolBuilder<S> {
         let packed = Call::to_state(function).and_then(|call| Ok((call, wire::pack_for_several(&config)?)));
-        let Self { workers, items_per_worker, idle_timeout, retries, name, .. } = self;
-        let initializer = Some(packed);
-        PoolBuilder { workers, items_per_worker, idle_timeout, retries, name, initializer, state: PhantomData }
+        let Self { workers, items_per_worker, idle_timeout, retries, name, max_result_bytes, .. } = self;
+        PoolBuilder {
+            workers,
+            items_per_worker,
+            idle_timeout,
+            retries,
+            name,
+            max_result_bytes,
+            initializer: Some(packed),
+            state: PhantomData,
+        }
     }
 }
 
@@ -145,6 +156,13 @@ impl<S> PoolBuilder<S> {
         self
     }
 
+    /// A call whose encoded result is longer than so many bytes fails with [`Error::TooLarge`], and nothing of it reaches this
+    /// process; 2 GiB - 1 if this is not called, which is also the most.
+    pub fn max_result_bytes(mut self, bytes: u32) -> Self {
+        self.max_result_bytes = bytes.min(lane::FAILED - 1);
+        self
+    }
+
     /// Starts the workers. Returns when all are executed, not when they are ready: what is submitted waits for them.
     ///
     /// # Errors
@@ -160,8 +178,16 @@ impl<S> PoolBuilder<S> {
             return Err(Error::BadPool { what: "items for each worker", found: 0, least: 1, most: u64::MAX });
         }
         let initializer = self.initializer.transpose()?;
-        let Self { idle_timeout, retries, name, .. } = self;
-        let crew = Crew::new(Settings { workers, items_per_worker, idle_timeout, retries, name, initializer })?;
+        let Self { idle_timeout, retries, name, max_result_bytes, .. } = self;
+        let crew = Crew::new(Settings {
+            workers,
+            items_per_worker,
+            idle_timeout,
+            retries,
+            name,
+            initializer,
+            max_result_bytes,
+        })?;
         Ok(Pool { crew, state: PhantomData })
     }
 }

@@ -44,6 +44,7 @@ pub(super) struct Settings {
     pub(super) retries: u32,
     pub(super) name: String,
     pub(super) initializer: Option<(Call, Parcel)>,
+    pub(super) max_result_bytes: u32,
 }
 /// The parent's side of a pool.
 #[derive(Debug)]
@@ -123,7 +124,9 @@ impl Crew {
         let (tx, rx) = (work.writer().map_err(Error::ring)?, answers.reader().map_err(Error::ring)?);
         let ends = Ends { work, answers, words, bell: self.bell.clone(), companion };
         let name = format!("{}-{index}", self.settings.name);
-        let process = ProcessBuilder::new().name(name).spawn(worker::work, Setup { ends, initializer })?;
+        let max_result_bytes = self.settings.max_result_bytes;
+        let process =
+            ProcessBuilder::new().name(name).spawn(worker::work, Setup { ends, initializer, max_result_bytes })?;
         self.keeper.watch(process.sentinel(), index)?;
         let post = Post::new(process, tx, rx, ours, self.settings.items_per_worker);
         let mut ledger = self.lock();

@@ -160,12 +160,14 @@ pub(super) struct Head {
     pub(super) tries_all: bool,
     /// Among the outcomes is a failure.
     pub(super) has_failed: bool,
+    /// Not all descriptors that belong to it could be sent.
+    pub(super) is_torn: bool,
     /// The word of the piece.
     pub(super) slot: u8,
     /// The job.
     pub(super) number: u32,
     pub(super) items: u32,
-    /// Descriptors that travel beside the piece.
+    /// Descriptors that travel beside the piece: see `companion.rs`.
     pub(super) fds: u32,
 }
 
@@ -173,12 +175,14 @@ pub(super) const HEAD_BYTES: usize = 16;
 
 impl Head {
     pub(super) const fn new(kind: Kind, number: u32) -> Self {
-        Self { kind, goes_on: false, tries_all: false, has_failed: false, slot: 0, number, items: 0, fds: 0 }
+        let (goes_on, tries_all, has_failed, is_torn) = (false, false, false, false);
+        Self { kind, goes_on, tries_all, has_failed, is_torn, slot: 0, number, items: 0, fds: 0 }
     }
 
     pub(super) fn to_bytes(self) -> [u8; HEAD_BYTES] {
         let mut bytes = [0; HEAD_BYTES];
-        let flags = u8::from(self.goes_on) | u8::from(self.tries_all) << 1 | u8::from(self.has_failed) << 2;
+        let flags = [self.goes_on, self.tries_all, self.has_failed, self.is_torn];
+        let flags = flags.into_iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(flag));
         bytes[..4].copy_from_slice(&[self.kind as u8, flags, self.slot, 0]);
         bytes[4..8].copy_from_slice(&self.number.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.items.to_le_bytes());
@@ -200,8 +204,8 @@ impl Head {
         };
         let (number, items, fds) = ([a, b, c, d], [e, f, g, h], [i, j, k, l]);
         let [number, items, fds] = [number, items, fds].map(u32::from_le_bytes);
-        let [goes_on, tries_all, has_failed] = [1, 2, 4].map(|flag| flags & flag != 0);
-        Some((Self { kind, goes_on, tries_all, has_failed, slot, number, items, fds }, body))
+        let [goes_on, tries_all, has_failed, is_torn] = [1, 2, 4, 8].map(|flag| flags & flag != 0);
+        Some((Self { kind, goes_on, tries_all, has_failed, is_torn, slot, number, items, fds }, body))
     }
 }
 
@@ -214,6 +218,11 @@ pub(super) enum Failure {
     /// Its result could not be encoded.
     Result(Codec),
     FdLimit,
+    /// Its result is longer than it may be.
+    TooLarge {
+        len_bytes: u64,
+        limit_bytes: u64,
+    },
     /// The worker is another build than the pool.
     BuildMismatch,
     Other(String),

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use crosslane_core::WakeMode;
 use crosslane_core::record::PopError;
 
+use super::companion::{self, Taken};
 use super::lane::{self, DEPTH, Failure, HEAD_BYTES, Head, Kind, PART_BYTES, RING_BYTES, Words};
 use super::piece::{Cause, Deliveries, Job, Piece, Reply};
 use crate::Trusted;
 use crate::error::{CodecError, Error, Result};
-use crate::frame::{self, Blocking, Received, Receiver};
+use crate::frame::{Blocking, Receiver};
 use crate::place::Placed;
 use crate::process::Process;
 use crate::shm::record::{Reader, Writer};
@@ -93,7 +94,6 @@ impl Lane {
         let Some(post) = &mut self.post else { return };
         if post.told.insert(piece.job.number) {
             let head = Head::new(Kind::Define, piece.job.number);
-            let head = post.send_fds(head, &piece.job.fds);
             post.outbox.push_back(Sending { head, definition: Some(Arc::clone(&piece.job)), offset: 0 });
         }
         let slot = post.next_slot;
@@ -103,7 +103,6 @@ impl Lane {
         post.items_left = post.items_left.saturating_sub(u64::from(piece.items));
         let head = Head::new(Kind::Items, piece.job.number);
         let head = Head { slot, items: piece.items, tries_all: piece.job.tries_all, ..head };
-        let head = post.send_fds(head, &piece.parcel.fds);
         let moved = piece.parcel.depart();
         if !moved.is_empty() {
             piece.in_transit = moved;
@@ -202,27 +201,24 @@ impl Post {
         is_idle.then_some(self.rested)
     }
 
-    /// Sends what travels beside a piece, and notes it in the head.
-    pub(super) fn send_fds(&self, head: Head, fds: &[OwnedFd]) -> Head {
-        if fds.is_empty() {
-            return head;
-        }
-        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        // A worker that gets none says so for the piece; one that is gone is the keeper's.
-        let _ = frame::send(self.companion.as_fd(), 0, [&[], &[]], &borrowed);
-        Head { fds: u32::try_from(fds.len()).unwrap_or(u32::MAX), ..head }
-    }
-
     /// Writes what is to be sent, as far as there is room; returns whether anything was.
     pub(super) fn send(&mut self) -> bool {
         let mut is_moving = false;
         while let (Some(sending), Some(work)) = (self.outbox.front_mut(), &mut self.work) {
-            let body = match &sending.definition {
-                Some(job) => &job.definition[..],
-                None if sending.head.kind == Kind::Forget => &[],
-                None => piece_of(&self.flying, sending.head.slot).map_or(&[][..], |piece| &piece.parcel.bytes),
+            let (body, fds) = match &sending.definition {
+                Some(job) => (&job.definition[..], &job.fds[..]),
+                None if sending.head.kind == Kind::Forget => Default::default(),
+                // Of a piece that was taken back, nothing more.
+                None => piece_of(&self.flying, sending.head.slot)
+                    .map_or_else(Default::default, |piece| (&piece.parcel.bytes[..], &piece.parcel.fds[..])),
             };
-            // Of a piece that was taken back, nothing more.
+            if !companion::send_on(self.companion.as_fd(), fds, &mut sending.head, Blocking::No) {
+                break;
+            }
+            if sending.head.is_torn && sending.definition.is_some() {
+                // The worker has it without its context. It is told anew with the next piece.
+                self.told.remove(&sending.head.number);
+            }
             let rest = body.get(sending.offset..).unwrap_or_default();
             let (part, behind) = rest.split_at(rest.len().min(PART_BYTES));
             let Ok(mut record) = work.try_reserve(HEAD_BYTES + part.len()) else { break };
@@ -302,12 +298,13 @@ impl Post {
 
     /// The descriptors of an answer; `None` if some were lost.
     pub(super) fn fds(&mut self, head: Head) -> Option<Vec<OwnedFd>> {
-        if head.fds == 0 {
-            return Some(Vec::new());
-        }
-        match self.receiver.receive(self.companion.as_fd(), Blocking::Yes) {
-            Ok(Received::Frame(frame)) => Some(frame.fds),
-            _ => None,
+        match companion::take(&mut self.receiver, self.companion.as_fd(), &head) {
+            Taken::All(fds) => Some(fds),
+            Taken::Torn => None,
+            Taken::Missing => {
+                self.distrust();
+                None
+            }
         }
     }
 
@@ -376,6 +373,7 @@ impl Failure {
             Self::Argument(reason) => Error::Decode { type_name: argument, reason: CodecError(reason) },
             Self::Result(reason) => Error::Encode { type_name: result, reason: CodecError(reason) },
             Self::FdLimit => Error::FdLimit,
+            Self::TooLarge { len_bytes, limit_bytes } => Error::TooLarge { len_bytes, limit_bytes },
             Self::BuildMismatch => Error::NotPortable,
             Self::Other(message) => Error::Refused { pid, message },
         }

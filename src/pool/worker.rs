@@ -11,11 +11,12 @@ use crosslane_core::event::EventWord;
 use serde::{Deserialize, Serialize};
 
 use super::call::{Bench, Call, Context, Out, Resolved};
+use super::companion::{self, Taken};
 use super::interrupts;
 use super::lane::{self, Carried, Ends, FAILED, Failure, Head, Kind, PART_BYTES, Words};
 use crate::Trusted;
 use crate::error::{CodecError, Error};
-use crate::frame::{self, Blocking, Received, Receiver};
+use crate::frame::{Blocking, Receiver};
 use crate::place::Placed;
 use crate::process::report;
 use crate::shm::record::{Reader, Writer};
@@ -27,6 +28,8 @@ use crate::wire::{self, InTransit, Packer};
 pub(super) struct Setup {
     pub(super) ends: Ends,
     pub(super) initializer: Option<Initializer>,
+    /// The longest result, less than [`FAILED`].
+    pub(super) max_result_bytes: u32,
 }
 
 /// How a worker makes its state.
@@ -56,6 +59,7 @@ struct Worker {
     companion: UnixStream,
     receiver: Receiver,
     bench: Bench,
+    max_result_bytes: u32,
     jobs: HashMap<u32, Job>,
     /// The outcomes of a piece, kept for the memory.
     out: Vec<u8>,
@@ -70,15 +74,15 @@ struct Job {
 /// The function that a worker's process is started with. Returns when the pool closes the lane or is gone.
 pub(super) fn work(setup: Setup) {
     interrupts::ignore();
-    let Setup { ends, initializer } = setup;
+    let Setup { ends, initializer, max_result_bytes } = setup;
     // What cannot be had here is not there because the pool is not either.
-    if let Some(mut worker) = Worker::new(ends) {
+    if let Some(mut worker) = Worker::new(ends, max_result_bytes) {
         let (Ok(()) | Err(Over)) = worker.start(initializer).and_then(|()| worker.serve());
     }
 }
 
 impl Worker {
-    fn new(ends: Ends) -> Option<Self> {
+    fn new(ends: Ends, max_result_bytes: u32) -> Option<Self> {
         Some(Self {
             work: ends.work.reader().ok()?,
             answers: ends.answers.writer().ok()?,
@@ -88,6 +92,7 @@ impl Worker {
             companion: ends.companion.into_socket(),
             receiver: Receiver::default(),
             bench: Bench::default(),
+            max_result_bytes,
             jobs: HashMap::new(),
             out: Vec::new(),
         })
@@ -145,7 +150,10 @@ impl Worker {
     }
 
     fn define(&mut self, head: Head, piece: &[u8]) -> Result<(), Over> {
-        let fds = self.fds(head).unwrap_or_default();
+        let Some(fds) = self.fds(head)? else {
+            self.jobs.remove(&head.number);
+            return Ok(());
+        };
         let Definition { call, context } = postcard::from_bytes(piece).map_err(|_| Over)?;
         let context = Context { bytes: context, fds, value: None };
         self.jobs.insert(head.number, Job { call: call.resolve(), context });
@@ -153,39 +161,42 @@ impl Worker {
     }
 
     /// The descriptors that belong to a piece; `None` if some were lost.
-    fn fds(&mut self, head: Head) -> Option<Vec<OwnedFd>> {
-        if head.fds == 0 {
-            return Some(Vec::new());
+    fn fds(&mut self, head: Head) -> Result<Option<Vec<OwnedFd>>, Over> {
+        let taken = companion::take(&mut self.receiver, self.companion.as_fd(), &head);
+        if head.fds > 0 {
+            // There is room for more.
+            self.bell.wake(1, WakeMode::Fenced, &self.env);
         }
-        match self.receiver.receive(self.companion.as_fd(), Blocking::Yes) {
-            Ok(Received::Frame(frame)) => Some(frame.fds),
-            _ => None,
+        match taken {
+            Taken::All(fds) => Ok(Some(fds)),
+            Taken::Torn => Ok(None),
+            Taken::Missing => Err(Over),
         }
     }
 
     fn items(&mut self, head: Head, piece: &[u8]) -> Result<(), Over> {
-        let fds = self.fds(head);
+        let fds = self.fds(head)?;
         let word = self.words.get(usize::from(head.slot)).ok_or(Over)?;
         if !lane::advance(word, lane::RUNNING) {
-            return self.answer(Head { kind: Kind::TakenBack, fds: 0, ..head }, &[]);
+            return self.answer(Head { kind: Kind::TakenBack, fds: 0, is_torn: false, ..head }, &[]);
         }
-        let job = self.jobs.get_mut(&head.number).ok_or(Over)?;
+        // Of a job whose descriptors were lost nothing is known.
+        let (Some(fds), Some(job)) = (fds, self.jobs.get_mut(&head.number)) else {
+            return self.answer(Head { fds: 0, is_torn: true, ..head }, &[]);
+        };
         let mut out = mem::take(&mut self.out);
         out.clear();
         let bench = &mut self.bench;
-        let is_whole = fds.is_some();
-        let (has_failed, parcel) = wire::unpack_many(fds.unwrap_or_default(), || {
+        let max_result_bytes = self.max_result_bytes;
+        let (has_failed, parcel) = wire::unpack_many(fds, || {
             wire::pack_many(|packer| {
-                let mut run = Run { job, bench, packer, out: &mut out, is_whole };
+                let mut run = Run { job, bench, packer, out: &mut out, max_result_bytes };
                 run.all(head, piece)
             })
         });
-        let fds: Vec<_> = parcel.fds.iter().map(AsFd::as_fd).collect();
-        let count = u32::try_from(fds.len()).map_err(|_| Over)?;
-        if count > 0 {
-            frame::send(self.companion.as_fd(), 0, [&[], &[]], &fds).map_err(|_| Over)?;
-        }
-        let answered = self.answer(Head { has_failed, fds: count, ..head }, &out);
+        let mut head = Head { has_failed, fds: 0, ..head };
+        companion::send_on(self.companion.as_fd(), &parcel.fds, &mut head, Blocking::Yes);
+        let answered = self.answer(head, if head.is_torn { &[] } else { &out });
         // An end that is not claimed over there stays this process's until it ends.
         let _: InTransit = parcel.sent();
         self.out = out;
@@ -216,8 +227,7 @@ struct Run<'a, 'p> {
     bench: &'a mut Bench,
     packer: &'a mut Packer<'p>,
     out: &'a mut Vec<u8>,
-    /// All descriptors are there.
-    is_whole: bool,
+    max_result_bytes: u32,
 }
 
 impl Run<'_, '_> {
@@ -238,31 +248,28 @@ impl Run<'_, '_> {
     fn one(&mut self, item: &[u8]) -> bool {
         let start = self.out.len();
         self.out.extend_from_slice(&[0; 4]);
-        let outcome = self.outcome(item);
-        let flag = match &outcome {
-            Ok(()) => 0,
-            Err(failure) => {
-                self.out.truncate(start + 4);
-                // Of plain texts and numbers, which postcard can write.
-                self.out.extend(postcard::to_stdvec(failure).unwrap_or_default());
-                FAILED
-            }
-        };
-        let len = self.out.len() - start - 4;
-        match u32::try_from(len) {
-            Ok(len) if len < FAILED => self.out[start..start + 4].copy_from_slice(&(len | flag).to_le_bytes()),
-            _ => {
-                self.out.truncate(start);
-                return false;
-            }
-        }
-        outcome.is_ok()
+        let outcome = self.outcome(item).and_then(|()| self.result_len(start + 4));
+        let is_ok = outcome.is_ok();
+        let word = outcome.unwrap_or_else(|failure| {
+            self.out.truncate(start + 4);
+            // Of plain texts and numbers, which postcard can write.
+            let mut failure = postcard::to_stdvec(&failure).unwrap_or_default();
+            failure.truncate((FAILED - 1) as usize);
+            self.out.extend_from_slice(&failure);
+            FAILED | u32::try_from(failure.len()).unwrap_or(0)
+        });
+        self.out[start..start + 4].copy_from_slice(&word.to_le_bytes());
+        is_ok
+    }
+
+    /// The length of the result that begins at `start`, if it may be so long.
+    fn result_len(&self, start: usize) -> Result<u32, Failure> {
+        let (len_bytes, limit_bytes) = ((self.out.len() - start) as u64, u64::from(self.max_result_bytes));
+        let len = u32::try_from(len_bytes).ok().filter(|_| len_bytes <= limit_bytes);
+        len.ok_or(Failure::TooLarge { len_bytes, limit_bytes })
     }
 
     fn outcome(&mut self, item: &[u8]) -> Result<(), Failure> {
-        if !self.is_whole {
-            return Err(Failure::FdLimit);
-        }
         let Some(call) = &self.job.call else { return Err(Failure::BuildMismatch) };
         let (context, bench, packer) = (&mut self.job.context, &mut *self.bench, &mut *self.packer);
         let bytes = &mut *self.out;
@@ -298,6 +305,7 @@ impl From<Error> for Failure {
             Error::Decode { reason: CodecError(reason), .. } => Self::Argument(reason),
             Error::Encode { reason: CodecError(reason), .. } => Self::Result(reason),
             Error::FdLimit => Self::FdLimit,
+            Error::TooLarge { len_bytes, limit_bytes } => Self::TooLarge { len_bytes, limit_bytes },
             error => Self::Other(error.to_string()),
         }
     }
