@@ -59,12 +59,27 @@ fuzz() {
         -artifact_prefix="$1-" "$@" 2>&1
 }
 
+# A target is one thread: as many at once as there are CPUs. What each said, and its exit status, are read afterwards.
+mkdir "$work/reports"
+for row in "${targets[@]}"; do
+    read -r name _ <<<"$row"
+    while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do
+        wait -n || true
+    done
+    {
+        status=0
+        fuzz "$name" "$seconds" "$work/$name" "fuzz/corpus/$name" >"$work/reports/$name" || status=$?
+        echo "$status" >"$work/reports/$name.status"
+    } &
+done
+wait
+
 failed=0
 total=0
 for row in "${targets[@]}"; do
     read -r name floor <<<"$row"
-    status=0
-    report=$(fuzz "$name" "$seconds" "$work/$name" "fuzz/corpus/$name") || status=$?
+    status=$(cat "$work/reports/$name.status")
+    report=$(cat "$work/reports/$name")
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' <<<"$report")
     runs=${runs:-0}
     total=$((total + runs))
