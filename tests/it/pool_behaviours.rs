@@ -1,0 +1,366 @@
+//! What Python's `Pool` and concurrent.futures do that is not in `pool.rs`: behaviour by behaviour, with what is different
+//! here on purpose.
+
+use std::cell::Cell;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crosslane::{Error, Event, Executor, Pool, Queue, Value, WaitFor, as_completed, cpu_count, spawn, wait_tasks};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::support::{LIMIT, forever, is_running, until};
+use crate::{one_more, result_of};
+
+/// A pool of one, whose worker waits until the event is set; the tasks behind it have not begun until then.
+fn busy() -> (Pool, Event, crosslane::Task<()>) {
+    let (pool, go_on) = (Pool::new(1).unwrap(), Event::new().unwrap());
+    let first = pool.submit(|go_on: Event| go_on.wait(), go_on.clone()).unwrap();
+    until("it runs", || first.is_running());
+    (pool, go_on, first)
+}
+
+// --- How many workers, and which.
+
+#[test]
+fn a_pool_has_a_worker_for_each_cpu_unless_told_otherwise() {
+    let pool = Pool::builder().build().unwrap();
+    assert_eq!((pool.size(), pool.worker_pids().len()), (cpu_count(), cpu_count()));
+}
+
+#[test]
+fn a_pool_that_none_can_be_is_refused() {
+    for workers in [0, 1001, usize::MAX] {
+        match Pool::new(workers) {
+            Err(Error::BadPool { what: "workers", found, least: 1, most: 1000 }) => assert_eq!(found, workers as u64),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(matches!(Pool::builder().max_tasks_per_worker(0).build(), Err(Error::BadPool { found: 0, .. })));
+}
+
+#[test]
+fn a_pool_that_cannot_start_all_workers_starts_none() {
+    let few_descriptors = |()| {
+        // What the first child of a process makes stays.
+        spawn(|()| (), ()).unwrap().join().unwrap();
+        let limit = Rlimit { current: Some(24), ..getrlimit(Resource::Nofile) };
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let refused = Pool::new(50).is_err();
+        let children = || std::fs::read_to_string("/proc/thread-self/children").unwrap().split_whitespace().count();
+        until("no child is left", || children() == 0);
+        (refused, Pool::new(1).unwrap().apply(one_more, 1).unwrap())
+    };
+    assert_eq!(spawn(few_descriptors, ()).unwrap().join().unwrap(), (true, 2));
+}
+
+#[test]
+fn workers_end_with_a_parent_that_is_killed() {
+    let pids = Queue::<u32>::bounded(2).unwrap();
+    let program = |pids: Queue<u32>| {
+        let pool = Pool::new(2).unwrap();
+        let tasks = [(); 2].map(|()| pool.submit(forever, ()).unwrap());
+        until("both run", || tasks.iter().all(crosslane::Task::is_running));
+        pool.worker_pids().into_iter().for_each(|pid| pids.put(pid).unwrap());
+        forever(());
+    };
+    let parent = spawn(program, pids.clone()).unwrap();
+    let pids = [(); 2].map(|()| pids.get_timeout(LIMIT).unwrap());
+    parent.kill().unwrap();
+    until("no worker is left", || pids.iter().all(|&pid| !is_running(pid)));
+}
+
+#[test]
+fn workers_have_names_and_an_initializer_runs_once_in_each() {
+    let made = Value::new(0_u32).unwrap();
+    let pool = Pool::builder()
+        .workers(2)
+        .name("reader")
+        .initializer(|made: Value<u32>| made.fetch_add(1), made.clone())
+        .build()
+        .unwrap();
+    let mut names = pool.broadcast(|()| crosslane::current_process().name().to_owned(), &()).unwrap();
+    names.sort();
+    assert_eq!(names, ["reader-0", "reader-1"]);
+    pool.map_state(|_, _: u32| (), 0..100).unwrap();
+    assert_eq!(made.get(), 2);
+}
+
+// --- apply, apply_async and their callbacks.
+
+#[test]
+fn a_callback_that_panics_stops_nothing() {
+    let pool = Pool::new(1).unwrap();
+    let (tx, rx) = mpsc::channel();
+    pool.submit(one_more, 1).unwrap().on_done(|_| panic!("in the callback: this is meant to happen"));
+    pool.submit(one_more, 2).unwrap().on_done(move |result| tx.send(result.unwrap()).unwrap());
+    assert_eq!(rx.recv_timeout(LIMIT).unwrap(), 3);
+    assert_eq!(pool.apply(one_more, 3).unwrap(), 4);
+}
+
+#[test]
+fn a_callback_gets_errors_too_and_runs_at_once_if_the_task_has_ended() {
+    let pool = Pool::new(1).unwrap();
+    let (tx, rx) = mpsc::channel();
+    let errors = tx.clone();
+    pool.submit(|()| -> () { panic!("at work") }, ())
+        .unwrap()
+        .on_done(move |result| errors.send(result.is_err()).unwrap());
+    assert!(rx.recv_timeout(LIMIT).unwrap());
+    let task = pool.submit(one_more, 1).unwrap();
+    until("it has ended", || task.is_done());
+    task.on_done(move |result| tx.send(result.is_err()).unwrap());
+    assert!(!rx.try_recv().unwrap(), "in this thread, before `on_done` returned");
+}
+
+#[test]
+fn a_task_whose_handle_is_dropped_runs_all_the_same() {
+    let pool = Pool::new(1).unwrap();
+    let ran = Event::new().unwrap();
+    drop(pool.submit(|ran: Event| ran.set(), ran.clone()).unwrap());
+    assert!(ran.wait_timeout(LIMIT));
+}
+
+// --- map, starmap, imap.
+
+/// Refuses to be written if it is odd.
+#[derive(Deserialize)]
+struct Even(u64);
+
+impl Serialize for Even {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 % 2 == 1 {
+            return Err(serde::ser::Error::custom("odd"));
+        }
+        self.0.serialize(serializer)
+    }
+}
+
+#[test]
+fn an_argument_that_cannot_be_written_fails_its_job_and_no_other() {
+    let pool = Pool::new(2).unwrap();
+    assert!(matches!(pool.submit(|n: Even| n.0, Even(1)), Err(Error::Encode { .. })));
+    assert!(matches!(pool.map(|n: Even| n.0, [0, 2, 3, 4].map(Even)), Err(Error::Encode { .. })));
+    assert_eq!(pool.map(|n: Even| n.0, [0, 2].map(Even)).unwrap(), [0, 2]);
+}
+
+#[test]
+fn an_item_that_cannot_be_written_is_an_error_behind_the_results_before_it() {
+    let pool = Pool::new(2).unwrap();
+    let mut results = pool.imap(|n: Even| n.0, [0, 2, 4, 5, 6].map(Even));
+    for n in [0, 2, 4] {
+        assert_eq!(results.next().unwrap().unwrap(), n);
+    }
+    assert!(matches!(results.next(), Some(Err(Error::Encode { .. }))));
+    assert!(results.next().is_none());
+    let mut results = pool.imap_unordered(|n: Even| n.0, [0, 1].map(Even));
+    assert_eq!(results.next().unwrap().unwrap(), 0);
+    assert!(matches!(results.next(), Some(Err(Error::Encode { .. }))) && results.next().is_none());
+}
+
+#[test]
+fn items_whose_making_panics_leave_the_pool_as_it_was() {
+    let pool = Pool::new(2).unwrap();
+    let items = || (0..100_u64).inspect(|n| assert!(*n < 50, "in the items: this is meant to happen"));
+    let map = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.map(one_more, items())));
+    assert!(map.is_err());
+    assert_eq!(pool.map(one_more, 0..3).unwrap(), [1, 2, 3]);
+}
+
+#[test]
+fn a_map_fails_with_the_first_error_and_does_not_begin_the_rest() {
+    let pool = Pool::new(1).unwrap();
+    let ran = Value::new(0_u32).unwrap();
+    let work = |ran: &Value<u32>, n: u32| {
+        ran.fetch_add(1);
+        assert!(n != 3, "three");
+    };
+    let failed = pool.with(ran.clone()).chunk_size(1).map(work, 0..10_000);
+    assert!(matches!(failed, Err(Error::Panicked(report)) if report.message == "three"));
+    assert!(ran.get() < 1000, "{} have run", ran.get());
+}
+
+#[test]
+fn a_job_may_have_all_outcomes_instead() {
+    let pool = Pool::new(2).unwrap();
+    for chunk in [1, 3, 100] {
+        let work = |n: u32| assert!(n % 3 != 0);
+        let results = pool.job().chunk_size(chunk).map_all(work, 0..10).unwrap();
+        assert_eq!(results.len(), 10);
+        assert!((0..).zip(results).all(|(n, result)| result.is_err() == (n % 3 == 0)));
+    }
+}
+
+#[test]
+fn a_chunk_of_no_items_is_one_of_one() {
+    let pool = Pool::new(2).unwrap();
+    assert_eq!(pool.job().chunk_size(0).map(one_more, 0..3).unwrap(), [1, 2, 3]);
+    assert_eq!(pool.job().chunk_size(usize::MAX).map(one_more, 0..3).unwrap(), [1, 2, 3]);
+    let results = pool.job().chunk_size(7).imap(one_more, 0..20);
+    assert_eq!(results.map(Result::unwrap).collect::<Vec<_>>(), (1..21).collect::<Vec<_>>());
+}
+
+#[test]
+fn results_that_nobody_takes_any_more_are_not_made() {
+    let pool = Pool::new(1).unwrap();
+    let ran = Value::new(0_u32).unwrap();
+    let work = |ran: &Value<u32>, _: u64| ran.fetch_add(1);
+    let mut results = pool.with(ran.clone()).imap(work, 0_u64..);
+    results.next().unwrap().unwrap();
+    drop(results);
+    pool.join().unwrap();
+    assert!(ran.get() <= 3, "{} have run", ran.get());
+}
+
+#[test]
+fn items_are_read_in_the_thread_that_takes_the_results() {
+    let pool = Pool::new(2).unwrap();
+    // A `Cell` may not be used by another thread.
+    let read = Cell::new(0);
+    let total: u64 =
+        pool.imap_unordered(one_more, (0..50).inspect(|_| read.set(read.get() + 1))).map(Result::unwrap).sum();
+    assert_eq!((total, read.get()), (1275, 50));
+}
+
+// --- Results and errors.
+
+#[test]
+fn a_timeout_loses_no_result() {
+    let (_pool, go_on, mut first) = busy();
+    assert!(!first.is_done());
+    assert!(first.result_timeout(Duration::ZERO).unwrap().is_none());
+    assert!(first.result_timeout(Duration::from_millis(5)).unwrap().is_none());
+    go_on.set();
+    assert!(first.result_timeout(LIMIT).unwrap().is_some());
+}
+
+#[test]
+fn a_panic_comes_with_its_message_its_place_and_its_trace() {
+    let pool = Pool::new(1).unwrap();
+    let line = line!() + 1;
+    let Err(Error::Panicked(report)) = pool.apply(|n: u32| assert!(n > 1, "{n} is small"), 1) else { panic!() };
+    assert_eq!(report.message, "1 is small");
+    assert!(report.location.contains(&format!("pool_behaviours.rs:{line}")), "{}", report.location);
+    assert_eq!(vec![report.pid], pool.worker_pids());
+    assert!(!report.backtrace.is_empty());
+}
+
+#[test]
+fn an_error_that_a_function_returns_is_a_value() {
+    let pool = Pool::new(1).unwrap();
+    let parse = |text: String| text.parse::<u32>().map_err(|error| error.to_string());
+    assert_eq!(pool.apply(parse, "7".into()).unwrap(), Ok(7));
+    assert!(pool.apply(parse, "seven".into()).unwrap().unwrap_err().contains("invalid digit"));
+}
+
+// --- close, terminate, join, shutdown, and the end of a `with`.
+
+#[test]
+fn a_closed_pool_refuses_more_and_does_what_it_has() {
+    let (pool, go_on, first) = busy();
+    let behind = pool.submit(one_more, 1).unwrap();
+    pool.close();
+    assert!(matches!(pool.submit(one_more, 1), Err(Error::PoolClosed)));
+    assert!(matches!(pool.apply(one_more, 1), Err(Error::PoolClosed)));
+    assert!(matches!(pool.map(one_more, 0..3), Err(Error::PoolClosed)));
+    assert!(matches!(pool.imap(one_more, 0..3).next(), Some(Err(Error::PoolClosed))));
+    assert!(!pool.join_timeout(Duration::from_millis(20)).unwrap(), "the first one still runs");
+    go_on.set();
+    assert!(pool.join_timeout(LIMIT).unwrap());
+    assert!(pool.worker_pids().is_empty());
+    result_of(first).unwrap();
+    assert_eq!(result_of(behind).unwrap(), 2);
+}
+
+#[test]
+fn terminate_and_drop_end_workers_and_tasks() {
+    for is_dropped in [false, true] {
+        let (pool, _go_on, first) = busy();
+        let behind = pool.submit(one_more, 1).unwrap();
+        let worker = pool.worker_pids()[0];
+        if is_dropped {
+            drop(pool);
+        } else {
+            pool.terminate();
+            pool.terminate();
+            assert!(matches!(pool.submit(one_more, 1), Err(Error::PoolClosed)));
+            assert!(pool.join_timeout(LIMIT).unwrap());
+        }
+        assert!(!is_running(worker), "it was killed and reaped");
+        assert!(matches!(result_of(first), Err(Error::Cancelled)));
+        assert!(matches!(result_of(behind), Err(Error::Cancelled)));
+    }
+}
+
+#[test]
+fn a_shutdown_may_be_repeated_and_need_not_wait() {
+    let (executor, go_on, first): (Executor, _, _) = busy();
+    let behind = executor.submit(one_more, 1).unwrap();
+    executor.shutdown(false, false).unwrap();
+    assert!(!first.is_done());
+    executor.shutdown(false, true).unwrap();
+    assert!(matches!(result_of(behind), Err(Error::Cancelled)));
+    go_on.set();
+    executor.shutdown(true, false).unwrap();
+    executor.shutdown(true, true).unwrap();
+    result_of(first).unwrap();
+}
+
+// --- Futures: states, cancelling, waiting for several.
+
+#[test]
+fn a_task_is_cancelled_while_it_has_not_begun_and_only_then() {
+    let (pool, go_on, first) = busy();
+    let behind = pool.submit(one_more, 1).unwrap();
+    assert!(first.is_running() && !first.is_done() && !behind.is_running() && !behind.is_done());
+    assert!(!first.cancel());
+    assert!(behind.cancel() && behind.is_done() && !behind.is_running());
+    assert!(!behind.cancel(), "it has ended");
+    assert!(matches!(result_of(behind), Err(Error::Cancelled)));
+    go_on.set();
+    until("it has ended", || first.is_done());
+    assert!(!first.cancel() && !first.is_running() && !first.kill().unwrap());
+    result_of(first).unwrap();
+}
+
+#[test]
+fn waiting_for_nothing_ends_at_once() {
+    let none = || Vec::<crosslane::Task<u64>>::new();
+    for what in [WaitFor::FirstCompleted, WaitFor::FirstError, WaitFor::All] {
+        let (done, left) = wait_tasks(none(), what, None);
+        assert!(done.is_empty() && left.is_empty());
+    }
+    assert!(as_completed(none().into_iter().map(|task| ((), task))).next().is_none());
+}
+
+#[test]
+fn what_has_ended_is_known_to_those_that_wait_later() {
+    let (pool, go_on, first) = busy();
+    let cancelled = pool.submit(|_: u64| (), 1).unwrap();
+    assert!(cancelled.cancel());
+    let (done, left) = wait_tasks(vec![first, cancelled], WaitFor::FirstError, None);
+    assert_eq!((done.len(), left.len()), (1, 1), "a cancelled one counts as failed");
+    let all = done.into_iter().chain(left).collect();
+    let (done, left) = wait_tasks(all, WaitFor::All, Some(Duration::from_millis(5)));
+    assert_eq!((done.len(), left.len()), (1, 1), "the time is up");
+    go_on.set();
+    let mut all = as_completed(done.into_iter().chain(left).enumerate());
+    let (key, result) = all.next_timeout(LIMIT).unwrap();
+    assert!(key == 0 && matches!(result, Err(Error::Cancelled)));
+    let (key, result) = all.next_timeout(LIMIT).unwrap();
+    assert!(key == 1 && result.is_ok());
+    assert!(all.next_timeout(LIMIT).is_none() && all.next().is_none());
+}
+
+#[test]
+fn as_completed_may_be_given_up_waiting_and_loses_nothing() {
+    let (_pool, go_on, first) = busy();
+    let mut results = as_completed([("first", first)]);
+    let begun = Instant::now();
+    assert!(results.next_timeout(Duration::from_millis(10)).is_none());
+    assert!(begun.elapsed() >= Duration::from_millis(10));
+    assert_eq!(results.size_hint(), (1, Some(1)));
+    go_on.set();
+    assert!(matches!(results.next(), Some(("first", Ok(())))));
+    assert!(results.next().is_none());
+}
