@@ -138,9 +138,9 @@ fn pain_10_a_put_needs_no_thread_and_no_pipe() {
         let queue = Queue::<u64>::bounded(1000).unwrap();
         let possessions = || (std::fs::read_dir("/proc/self/task").unwrap().count(), open_fds());
         let before = possessions();
-        for n in 0..1000 {
+        for (n, len) in (0..1000).zip(1..) {
             queue.put(n).unwrap();
-            assert_eq!((queue.len(), queue.is_empty()), (n as usize + 1, false), "it is there at once");
+            assert_eq!((queue.len(), queue.is_empty()), (len, false), "it is there at once");
         }
         assert!((0..1000).all(|n| queue.try_get().unwrap() == n));
         (before, possessions())
