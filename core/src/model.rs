@@ -476,7 +476,7 @@ impl Wait for Process {
             *left -= 1;
             return Parked::Again;
         }
-        let short = self.peers.short_slices.as_ref().filter(|_| slice != Slice::Long);
+        let short = self.peers.short_slices.as_ref().filter(|_| !matches!(slice, Slice::Long | Slice::Unowned));
         if let Some(slices) = short
             && let Some(left @ 1..) = slices.lock().expect("no panic inside").get_mut(self.me.index() as usize)
         {

@@ -32,8 +32,11 @@ pub enum Slice {
     Short,
     /// A named participant must act first: at most 10 ms, then the caller probes it.
     Owner,
-    /// Nobody in particular: at most 1 s.
+    /// Nobody in particular, but a death may be news: at most 1 s.
     Long,
+    /// What nobody owns, so that no death changes it: at most 1 s. Only the word's own wake need end the sleep, which
+    /// spares the kernel to watch for deaths.
+    Unowned,
 }
 
 /// Why [`Wait::park`] returned.
@@ -168,7 +171,7 @@ impl Wait for Spin {
         let slice_ns = match slice {
             Slice::Short => 1_000_000,
             Slice::Owner => 10_000_000,
-            Slice::Long => 1_000_000_000,
+            Slice::Long | Slice::Unowned => 1_000_000_000,
         };
         let end = deadline.min(self.spent.get().saturating_add(slice_ns / PAUSE_NS));
         while self.spent.get() < end && crate::prim::is_still(word, expected) {

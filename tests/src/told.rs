@@ -93,7 +93,7 @@ impl Wait for Told<'_> {
         let slice = match slice {
             Slice::Short => Duration::from_micros(500),
             Slice::Owner => Duration::from_micros(500),
-            Slice::Long => Duration::from_millis(20),
+            Slice::Long | Slice::Unowned => Duration::from_millis(20),
         };
         let left = deadline.map_or(slice, |at| Duration::from_nanos(at.saturating_sub(now_ns())));
         if left.is_zero() {

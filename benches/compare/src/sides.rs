@@ -15,6 +15,15 @@ pub enum Kind {
     Threads,
 }
 
+/// Where two sides run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cpus {
+    /// One on each.
+    Two,
+    /// Both on one: who waits lets the other run, and no CPU is ever idle or asked to wake.
+    One,
+}
+
 /// A side that is born for the measurement: its CPU and what it does.
 pub type Side<'a> = (usize, Box<dyn FnOnce(Start<'_>) + Send + 'a>);
 
@@ -39,6 +48,8 @@ pub struct Start<'a> {
     gate: &'a Gate,
     side: usize,
     sides: usize,
+    /// Whether some sides need each other's CPU.
+    is_crowded: bool,
 }
 
 impl Start<'_> {
@@ -46,7 +57,7 @@ impl Start<'_> {
     pub fn go(self) {
         self.gate.arrived.fetch_add(1, Ordering::AcqRel);
         while (self.gate.arrived.load(Ordering::Acquire) as usize) < self.sides {
-            if self.sides > 2 { thread::yield_now() } else { std::hint::spin_loop() }
+            if self.is_crowded { thread::yield_now() } else { std::hint::spin_loop() }
         }
         self.gate.started_nanos[self.side].store(now_nanos(), Ordering::Release);
     }
@@ -58,14 +69,21 @@ impl Start<'_> {
 
 /// Runs two sides, each of which calls [`Start::go`] once; returns the seconds from the start to the later end.
 pub fn race(kind: Kind, left: impl FnOnce(Start<'_>), right: impl FnOnce(Start<'_>) + Send) -> f64 {
-    race_all(kind, left, vec![(RIGHT, Box::new(right))])
+    race_on(Cpus::Two, kind, left, right)
+}
+
+/// As [`race`], on one CPU or two.
+pub fn race_on(cpus: Cpus, kind: Kind, left: impl FnOnce(Start<'_>), right: impl FnOnce(Start<'_>) + Send) -> f64 {
+    let cpu = if cpus == Cpus::Two { RIGHT } else { LEFT };
+    race_all(kind, left, vec![(cpu, Box::new(right))])
 }
 
 /// As [`race`], with one side in this thread, on CPU 0, and the others where they say.
 pub fn race_all(kind: Kind, left: impl FnOnce(Start<'_>), others: Vec<Side<'_>>) -> f64 {
     let gate = Shared::<Gate>::new();
     let sides = others.len() + 1;
-    let start = |side| Start { gate: &gate, side, sides };
+    let is_crowded = others.iter().any(|(cpu, _)| *cpu == LEFT);
+    let start = |side| Start { gate: &gate, side, sides, is_crowded };
     watchdog();
     let others = others.into_iter().enumerate().map(|(i, (cpu, work))| {
         let start = start(i + 1);

@@ -50,7 +50,7 @@ impl CondvarWord {
     /// Announces a waiter, calls `unlock`, and sleeps: until it is notified, at most for a second, and until the deadline,
     /// which has passed if this returns `false`. The caller locks again and looks at its condition.
     pub fn wait<W: Wait>(&self, wait: &W, deadline: W::Deadline, unlock: impl FnOnce()) -> bool {
-        let slept = self.0.sleep_unless(WakeMode::Fenced, Slice::Long, deadline, wait, || {
+        let slept = self.0.sleep_unless(WakeMode::Fenced, Slice::Unowned, deadline, wait, || {
             unlock();
             false
         });

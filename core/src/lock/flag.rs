@@ -112,7 +112,7 @@ impl FlagWord {
                 continue;
             }
             lost = 0;
-            if wait.park(&self.0, word | SLEEPERS, Slice::Long, deadline) == Parked::Expired {
+            if wait.park(&self.0, word | SLEEPERS, Slice::Unowned, deadline) == Parked::Expired {
                 return was_set_since(first, self.look());
             }
         }
@@ -148,7 +148,7 @@ mod tests {
         fn never(&self) {}
         fn after(&self, _: Duration) {}
         fn park(&self, word: &AtomicU32, expected: u32, slice: Slice, (): ()) -> Parked {
-            assert_eq!((slice, expected & SLEEPERS), (Slice::Long, SLEEPERS));
+            assert_eq!((slice, expected & SLEEPERS), (Slice::Unowned, SLEEPERS));
             self.0.set(self.0.get() + 1);
             if self.0.get() > 1 {
                 return Parked::Expired;

@@ -133,7 +133,7 @@ impl SemaphoreWords {
         }
         loop {
             let mut taken = false;
-            let slept = self.event.sleep_unless(WakeMode::Fenced, Slice::Long, deadline, wait, || {
+            let slept = self.event.sleep_unless(WakeMode::Fenced, Slice::Unowned, deadline, wait, || {
                 taken = self.take();
                 taken
             });

@@ -14,7 +14,7 @@ use super::scaled;
 use crate::row::{Row, Unit};
 use crate::scratch::unique;
 use crate::shared::{Memory, Shared};
-use crate::sides::{Kind, race};
+use crate::sides::{Cpus, Kind, race, race_on};
 
 const SLOTS: u32 = 1024;
 pub(super) const BARE: &str = "bare futex ping-pong";
@@ -64,9 +64,14 @@ struct Lines {
 }
 
 pub(super) fn bare(trips: u64) -> f64 {
+    bare_on(Cpus::Two, trips)
+}
+
+pub(super) fn bare_on(cpus: Cpus, trips: u64) -> f64 {
     let trips = u32::try_from(trips).expect("few");
     let lines = Shared::<Lines>::new();
-    race(
+    race_on(
+        cpus,
         Kind::Processes,
         |start| {
             start.go();
