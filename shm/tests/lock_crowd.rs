@@ -1,4 +1,4 @@
-//! Locks with a crowd of processes, with a holder that is stopped, and with waiters that are killed.
+//! Locks with a crowd of processes, with a holder or a waiter that is stopped, and with waiters that are killed.
 
 mod family;
 
@@ -8,10 +8,10 @@ use crosslane_core::call::CallError;
 use crosslane_core::lock::barrier::BarrierError;
 use crosslane_core::{OwnerId, Trusted};
 use crosslane_shm::{
-    Barrier, BoundedSemaphore, Calls, Condvar, Domain, Event, Mutex, Once, Options, RLock, RwLock, Semaphore,
+    Barrier, BoundedSemaphore, Calls, Condvar, Domain, Event, Mutex, Once, Options, Probe, RLock, RwLock, Semaphore,
 };
 use crosslane_sync::{AcquireError, LockError};
-use family::{Child, fork};
+use family::{Child, await_death, fork};
 
 const CROWD: u32 = 64;
 const LOOK: Duration = Duration::from_millis(20);
@@ -306,4 +306,125 @@ fn a_stopped_party_and_a_stopped_server_are_waited_for() {
     sleeper.join();
     party.join();
     assert!(!barrier.is_broken());
+}
+
+/// One of each that a process can wait for without naming anybody, and three locks.
+struct Awaited {
+    event: Event<Trusted>,
+    semaphore: Semaphore<Trusted>,
+    condvar: Condvar<u32, Trusted>,
+    barrier: Barrier<Trusted>,
+    mutex: Mutex<u32, Trusted>,
+    rwlock: RwLock<u32, Trusted>,
+    bounded: BoundedSemaphore<Trusted>,
+}
+
+const BARRIER: usize = 3;
+
+impl Awaited {
+    const KINDS: u32 = 7;
+
+    fn new() -> Self {
+        let options = Options::new();
+        Self {
+            event: Event::anonymous(&options).unwrap(),
+            semaphore: Semaphore::anonymous(0, &options).unwrap(),
+            condvar: Condvar::anonymous(0, &options).unwrap(),
+            barrier: Barrier::anonymous(3, &options).unwrap(),
+            mutex: Mutex::anonymous(0, &options).unwrap(),
+            rwlock: RwLock::anonymous(0, &options).unwrap(),
+            bounded: BoundedSemaphore::anonymous(1, &options).unwrap(),
+        }
+    }
+
+    /// A child that waits for one kind, and then says which number the barrier gave it; and who it is.
+    fn waiter(&self, kind: u32) -> (Child, OwnerId) {
+        let mut child = fork(|parent| {
+            let mutex = self.mutex.rejoin().unwrap();
+            parent.tell(mutex.segment().domain().unwrap().me().unwrap().to_word());
+            let mut index = 0;
+            match kind {
+                0 => self.event.rejoin().unwrap().wait(),
+                1 => self.semaphore.rejoin().unwrap().acquire().unwrap(),
+                2 => {
+                    let condvar = self.condvar.rejoin().unwrap();
+                    *condvar.lock().unwrap().wait_while(|tickets| *tickets == 0).unwrap() -= 1;
+                }
+                3 => index = self.barrier.rejoin().unwrap().wait().unwrap().index,
+                4 => *mutex.lock().unwrap() += 1,
+                5 => *self.rwlock.rejoin().unwrap().write().unwrap() += 1,
+                _ => drop(self.bounded.rejoin().unwrap().acquire().unwrap()),
+            }
+            parent.tell(index);
+        });
+        let id = child.id();
+        child.await_asleep();
+        (child, id)
+    }
+
+    fn waiters(&self) -> (Vec<Child>, Vec<OwnerId>) {
+        (0..Self::KINDS).map(|kind| self.waiter(kind)).unzip()
+    }
+
+    /// One permit and one ticket.
+    fn give_one(&self) {
+        self.semaphore.release(1).unwrap();
+        *self.condvar.lock().unwrap() += 1;
+        self.condvar.notify_one();
+    }
+
+    /// That so many waiters got each lock, and that no permit and no ticket was had twice or lost.
+    fn assert_got(&self, times: u32) {
+        assert_eq!((*self.mutex.lock().unwrap(), *self.rwlock.read().unwrap()), (times, times));
+        assert_eq!((self.semaphore.available(), *self.condvar.lock().unwrap()), (0, 0));
+        assert_eq!(self.bounded.available(), 1);
+        assert!(!self.barrier.is_broken());
+    }
+}
+
+/// What waiters say at their end: their numbers at the barrier.
+fn ended(children: Vec<Child>) -> Vec<u32> {
+    let end = |mut child: Child| {
+        let index = child.hear();
+        child.join();
+        index
+    };
+    children.into_iter().map(end).collect()
+}
+
+/// Each waiter sleeps first in its queue when it is stopped, so the one wake is likely to be spent on it.
+#[test]
+fn a_waiter_that_is_stopped_over_the_release_holds_up_nobody_and_gets_its_own_when_it_goes_on() {
+    let all = Awaited::new();
+    let held = (all.mutex.lock().unwrap(), all.rwlock.write().unwrap(), all.bounded.acquire().unwrap());
+    let (stopped, ids) = all.waiters();
+    for child in &stopped {
+        child.signal(libc::SIGSTOP);
+        while child.state() != 'T' {
+            std::thread::yield_now();
+        }
+    }
+    let (others, _) = all.waiters();
+    let start = Instant::now();
+    all.event.set();
+    all.give_one();
+    drop(held);
+    let mine = all.barrier.wait().unwrap().index;
+    let others = ended(others);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    all.assert_got(1);
+    // Who goes on finds the flag cleared again.
+    all.event.clear();
+    assert!(stopped.iter().all(|child| child.state() == 'T'));
+    let domain = Domain::family().unwrap();
+    assert!(ids.iter().all(|&id| domain.probe(id).unwrap() == Probe::NotProven));
+    stopped.iter().for_each(|child| child.signal(libc::SIGCONT));
+    all.give_one();
+    let stopped = ended(stopped);
+    all.assert_got(2);
+    let mut indices = [mine, others[BARRIER], stopped[BARRIER]];
+    indices.sort_unstable();
+    assert_eq!(indices, [0, 1, 2]);
+    // That proof can be had at all.
+    ids.iter().for_each(|&id| await_death(&domain, id));
 }
