@@ -129,7 +129,7 @@ impl Wait for Process {
         let slice = match slice {
             Slice::Short => Duration::from_millis(1),
             Slice::Owner => Duration::from_millis(10),
-            Slice::Long => Duration::from_secs(1),
+            Slice::Long | Slice::Unowned => Duration::from_secs(1),
         };
         let left = deadline.map_or(slice, |deadline| slice.min(deadline - Instant::now()));
         *sleepers += 1;

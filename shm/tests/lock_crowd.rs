@@ -392,7 +392,8 @@ fn ended(children: Vec<Child>) -> Vec<u32> {
     children.into_iter().map(end).collect()
 }
 
-/// Each waiter sleeps first in its queue when it is stopped, so the one wake is likely to be spent on it.
+/// The kernel takes who is stopped out of its queue, so no wake is spent on it; when it goes on, it asks to sleep again, on a
+/// word that has changed meanwhile.
 #[test]
 fn a_waiter_that_is_stopped_over_the_release_holds_up_nobody_and_gets_its_own_when_it_goes_on() {
     let all = Awaited::new();
