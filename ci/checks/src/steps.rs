@@ -186,6 +186,10 @@ fn build(mutant: &Mutant, copy: &Path, target: &Path) -> Result<String, Box<dyn 
     command.current_dir(copy).args(["test", "--no-run", "--quiet", "--message-format=json", "-p", "crosslane-core"]);
     // A mutant changes a few lines, and what it depends on was built for the models before.
     command.env("CARGO_INCREMENTAL", "1");
+    // Building takes longer than most models search.
+    for config in ["opt-level=1", "debug=0"] {
+        command.arg("--config").arg(format!("profile.release.package.crosslane-core.{config}"));
+    }
     if file.starts_with("loom_") {
         command.args(["--release", "--features", "loom"]).env("RUSTFLAGS", "--cfg crosslane_loom");
         command.env("CARGO_TARGET_DIR", target.join("loom"));
