@@ -6,6 +6,7 @@
 //! | maps over many items | `job.rs` |
 //! | one call and its result | `task.rs` |
 //! | several tasks | `completion.rs` |
+//! | where callbacks run | `callbacks.rs` |
 //! | the pool's side: who sweeps, who waits, what begins and ends | `crew.rs`, `keeper.rs` |
 //! | what is pending, and who has what | `ledger.rs`, `piece.rs`, `post.rs` |
 //! | the rings between pool and worker, and the descriptors beside them | `lane.rs`, `companion.rs` |
@@ -18,6 +19,7 @@
 //! worker takes its place. A worker that does not come up three times in a row ends the pool with the reason.
 
 mod call;
+mod callbacks;
 mod companion;
 mod completion;
 mod crew;

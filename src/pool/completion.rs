@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use crosslane_sync::Deadline;
 
+use super::crew::Crew;
 use super::task::Task;
 use crate::error::Result;
 use crate::wire::Portable;
@@ -20,13 +20,13 @@ struct Ended {
 }
 
 /// Notes the end of one task.
-struct Note {
+pub(super) struct Note {
     ended: Arc<Ended>,
     number: usize,
 }
 
-impl Wake for Note {
-    fn wake(self: Arc<Self>) {
+impl Note {
+    pub(super) fn tell(self) {
         self.ended.push(self.number);
     }
 }
@@ -57,28 +57,38 @@ impl Ended {
     /// Will be told of the ends of `tasks`, numbered as they stand there.
     fn listen<'t, R: 't>(self: &Arc<Self>, tasks: impl IntoIterator<Item = &'t Task<R>>) {
         for (number, task) in tasks.into_iter().enumerate() {
-            let waker = Waker::from(Arc::new(Note { ended: Arc::clone(self), number }));
-            if !task.wake_at_end(&waker) {
-                self.push(number);
-            }
+            task.note_end(Note { ended: Arc::clone(self), number });
         }
     }
 }
 
-/// The number of the next one of `tasks` that ends, or `None` if none does until the deadline. This thread looks for
-/// answers itself if all the tasks are of one pool.
-fn next_end<'t, R: 't>(
-    ended: &Ended,
-    mut tasks: impl Iterator<Item = &'t Task<R>>,
-    deadline: Deadline,
-) -> Option<usize> {
-    if ended.is_empty() {
-        match tasks.next() {
-            Some(first) if tasks.all(|task| task.has_same_pool(first)) => first.drive(deadline, || !ended.is_empty()),
-            _ => ended.sleep(deadline),
-        }
+/// Tasks whose ends are awaited.
+#[derive(Debug)]
+struct Watch {
+    ended: Arc<Ended>,
+    /// The pool of all the tasks, if they are of one: then this thread looks for answers itself.
+    crew: Option<Arc<Crew>>,
+}
+
+impl Watch {
+    fn new<'t, R: 't>(tasks: impl Iterator<Item = &'t Task<R>> + Clone) -> Self {
+        let ended = Arc::new(Ended::default());
+        ended.listen(tasks.clone());
+        let mut crews = tasks.map(Task::crew);
+        let crew = crews.next().filter(|first| crews.all(|crew| Arc::ptr_eq(first, crew))).cloned();
+        Self { ended, crew }
     }
-    ended.pop()
+
+    /// The number of the next task that ends, or `None` if none does until the deadline.
+    fn next(&self, deadline: Deadline) -> Option<usize> {
+        if self.ended.is_empty() {
+            match &self.crew {
+                Some(crew) => drop(crew.wait_until(deadline, || !self.ended.is_empty())),
+                None => self.ended.sleep(deadline),
+            }
+        }
+        self.ended.pop()
+    }
 }
 
 /// The tasks' results in the order in which they come, each with the key that was given with its task.
@@ -102,9 +112,8 @@ fn next_end<'t, R: 't>(
 /// ```
 pub fn as_completed<K, R: Portable>(tasks: impl IntoIterator<Item = (K, Task<R>)>) -> AsCompleted<K, R> {
     let tasks: Vec<_> = tasks.into_iter().map(Some).collect();
-    let ended = Arc::new(Ended::default());
-    ended.listen(tasks.iter().flatten().map(|(_, task)| task));
-    AsCompleted { tasks, ended }
+    let watch = Watch::new(tasks.iter().flatten().map(|(_, task)| task));
+    AsCompleted { left: tasks.len(), tasks, watch }
 }
 
 /// What [`as_completed`] returns. Dropping it lets the calls run and forgets their results.
@@ -112,7 +121,8 @@ pub fn as_completed<K, R: Portable>(tasks: impl IntoIterator<Item = (K, Task<R>)
 pub struct AsCompleted<K, R> {
     /// `None` for those whose results were taken.
     tasks: Vec<Option<(K, Task<R>)>>,
-    ended: Arc<Ended>,
+    left: usize,
+    watch: Watch,
 }
 
 impl<K, R: Portable> AsCompleted<K, R> {
@@ -122,9 +132,8 @@ impl<K, R: Portable> AsCompleted<K, R> {
     }
 
     fn next_until(&mut self, deadline: Deadline) -> Option<(K, Result<R>)> {
-        let mut left = self.tasks.iter().flatten().map(|(_, task)| task).peekable();
-        left.peek()?;
-        let number = next_end(&self.ended, left, deadline)?;
+        let number = if self.left == 0 { None } else { self.watch.next(deadline) }?;
+        self.left -= 1;
         let (key, task) = self.tasks.get_mut(number)?.take()?;
         Some((key, task.result()))
     }
@@ -138,14 +147,13 @@ impl<K, R: Portable> Iterator for AsCompleted<K, R> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.tasks.iter().flatten().count();
-        (left, Some(left))
+        (self.left, Some(self.left))
     }
 }
 
 impl<K, R> fmt::Debug for AsCompleted<K, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AsCompleted").field("left", &self.tasks.iter().flatten().count()).finish_non_exhaustive()
+        f.debug_struct("AsCompleted").field("left", &self.left).finish_non_exhaustive()
     }
 }
 
@@ -168,11 +176,10 @@ pub fn wait_tasks<R: Portable>(
     timeout: Option<Duration>,
 ) -> (Vec<Task<R>>, Vec<Task<R>>) {
     let deadline = timeout.map_or_else(Deadline::never, Deadline::after);
-    let ended = Arc::new(Ended::default());
-    ended.listen(&tasks);
+    let watch = Watch::new(tasks.iter());
     let mut left = tasks.len();
     while left > 0 {
-        let Some(number) = next_end(&ended, tasks.iter(), deadline) else { break };
+        let Some(number) = watch.next(deadline) else { break };
         left -= 1;
         let has_failed = tasks.get(number).is_some_and(Task::has_failed);
         if what == WaitFor::FirstCompleted || what == WaitFor::FirstError && has_failed {

@@ -15,9 +15,10 @@ use crosslane_core::{Slice, Wait, WakeMode};
 use crosslane_sync::Deadline;
 
 use super::call::{Call, Key};
+use super::callbacks::Callbacks;
 use super::keeper::Keeper;
 use super::lane::{self, Companion, Ends, RING_BYTES};
-use super::ledger::{Ledger, Phase};
+use super::ledger::{Backoff, Ledger, Phase};
 use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink, deliver};
 use super::post::{End, Lane, Post, drain};
 use super::worker::{self, Definition, Initializer, Setup};
@@ -31,6 +32,8 @@ use crate::wire::Parcel;
 /// How long the pool's own thread lets those who wait be, before it looks itself.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// When to try again to start the thread that runs callbacks.
+const RETRY_THREAD: Duration = Duration::from_millis(50);
 /// How much workers may fail to come up in a row before the pool gives up: see [`End::weight`].
 const UNFIT_LIMIT: u32 = 30;
 
@@ -56,7 +59,9 @@ pub(super) struct Crew {
     sweeper: Condvar,
     settings: Settings,
     keeper: Keeper,
+    callbacks: Arc<Callbacks>,
 }
+
 impl Crew {
     pub(super) fn new(settings: Settings) -> Result<Arc<Self>> {
         // For each lane two rings and their heads and words, and a directory of as many entries.
@@ -80,9 +85,11 @@ impl Crew {
             next_job: 0,
             known: HashMap::new(),
             unfit_in_a_row: 0,
+            refill: Backoff::default(),
         };
         let (ledger, sweeper) = (Mutex::new(ledger), Condvar::new());
-        let crew = Arc::new(Self { ledger, bell, env, sweeper, settings, keeper: Keeper::new()? });
+        let (keeper, callbacks) = (Keeper::new()?, Arc::default());
+        let crew = Arc::new(Self { ledger, bell, env, sweeper, settings, keeper, callbacks });
         for index in 0..crew.settings.workers {
             // What has started is ended when the crew is dropped.
             crew.fill(index)?;
@@ -135,6 +142,7 @@ impl Crew {
             drop(post);
         } else {
             ledger.lanes[index].post = Some(post);
+            ledger.refill = Backoff::default();
             if !matches!(ledger.phase, Phase::Open) && ledger.pending.is_empty() {
                 ledger.lanes[index].let_go();
             }
@@ -177,6 +185,11 @@ impl Crew {
 
     pub(super) fn retries(&self) -> u32 {
         self.settings.retries
+    }
+
+    /// The most items that a worker may be given at once.
+    pub(super) fn items_per_worker(&self) -> usize {
+        usize::try_from(self.settings.items_per_worker).unwrap_or(usize::MAX)
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -224,8 +237,20 @@ impl Crew {
             return;
         }
         deliver(deliveries);
+        self.mind_callbacks();
         if self.lock().driving > 0 {
             self.bell.wake_all(&self.env);
+        }
+    }
+
+    pub(super) fn callbacks(&self) -> &Arc<Callbacks> {
+        &self.callbacks
+    }
+
+    /// Sees to it that callbacks run in the end for which no thread could be started.
+    pub(super) fn mind_callbacks(&self) {
+        if self.callbacks.are_stranded() {
+            self.keeper.wake();
         }
     }
 
@@ -294,6 +319,7 @@ impl Crew {
         drop(ledger);
         if !deliveries.is_empty() {
             deliver(deliveries);
+            self.mind_callbacks();
             if self.lock().driving > 1 {
                 // It may be what another thread sleeps for.
                 self.bell.wake_all(&self.env);
@@ -425,9 +451,9 @@ impl Crew {
         let mut ledger = self.lock();
         let posts = ledger.end(None, &mut deliveries);
         drop(ledger);
-        // Dropping a process kills and reaps it.
-        drop(posts);
+        end_all(posts);
         self.deliver(deliveries);
+        self.callbacks.close();
         self.sweeper.notify_all();
         self.bell.wake_all(&self.env);
         self.keeper.wake();
@@ -450,6 +476,7 @@ impl Crew {
             ledger.lanes[index].post = Some(post);
             return;
         }
+        self.keeper.unwatch(post.process.sentinel());
         post.take_answers(&mut deliveries);
         let (was_fit, pid) = (post.is_ready, post.process.id());
         let end = End::of(&mut post);
@@ -461,7 +488,7 @@ impl Crew {
             posts = ledger.end(Some(Arc::new(end.into_error(pid))), &mut deliveries);
         }
         drop(ledger);
-        drop(posts);
+        end_all(posts);
         self.deliver(std::mem::take(&mut deliveries));
         self.fill_vacant(&mut deliveries);
         self.deliver(deliveries);
@@ -469,8 +496,8 @@ impl Crew {
         self.bell.wake_all(&self.env);
     }
 
-    /// Puts workers where there are none and should be.
-    fn fill_vacant(&self, deliveries: &mut Deliveries) {
+    /// Puts workers where there are none and should be; returns when to try again, if one could not be started.
+    fn fill_vacant(&self, deliveries: &mut Deliveries) -> Option<Duration> {
         loop {
             let ledger = self.lock();
             let is_wanted = match ledger.phase {
@@ -478,12 +505,16 @@ impl Crew {
                 Phase::Closed => !ledger.pending.is_empty(),
                 Phase::Over(_) => false,
             };
-            let vacant = ledger.lanes.iter().position(|lane| lane.post.is_none()).filter(|_| is_wanted);
+            let vacant = ledger.lanes.iter().position(|lane| lane.post.is_none()).filter(|_| is_wanted)?;
+            if let Some(rest) = ledger.refill.rest() {
+                return Some(rest);
+            }
             drop(ledger);
-            let Some(index) = vacant else { return };
-            if let Err(error) = self.fill(index) {
-                let posts = self.lock().end(Some(Arc::new(error)), deliveries);
-                drop(posts);
+            if let Err(error) = self.fill(vacant) {
+                let mut ledger = self.lock();
+                let posts = ledger.could_not_fill(Arc::new(error), deliveries);
+                drop(ledger);
+                end_all(posts);
             }
         }
     }
@@ -492,7 +523,9 @@ impl Crew {
     /// and sees to it that there are some if there is work; returns when to look again.
     pub(super) fn tend(&self) -> Option<Duration> {
         let mut deliveries = Vec::new();
-        self.fill_vacant(&mut deliveries);
+        let refill = self.fill_vacant(&mut deliveries);
+        self.callbacks.start();
+        let stranded = self.callbacks.are_stranded().then_some(RETRY_THREAD);
         let mut ledger = self.lock();
         // Who is ready has said so; nobody else may be looking.
         ledger.take_answers(&mut deliveries);
@@ -501,8 +534,18 @@ impl Crew {
         ledger.feed(&mut deliveries);
         drop(ledger);
         self.deliver(deliveries);
-        [limit, idle].into_iter().flatten().min()
+        [limit, idle, refill, stranded].into_iter().flatten().min()
     }
+}
+
+/// Ends workers, all at once, and reaps them.
+fn end_all(posts: Vec<Post>) {
+    for post in &posts {
+        // One that has just ended is reaped all the same.
+        let _ = post.process.kill();
+    }
+    // Dropping a process reaps it.
+    drop(posts);
 }
 
 /// A thread that sweeps, for as long as this lives.

@@ -25,12 +25,15 @@ const PIECES_PER_WORKER: usize = 4;
 const PIECE_BYTES: usize = 64 << 10;
 /// Pieces on their way for each worker, of a map that ends when all is done.
 const DEEP_WINDOW: usize = DEPTH;
-/// Pieces on their way for each worker, of one whose results are taken one by one.
+/// As many, of one whose results are taken one by one and that says nothing else.
 const SHALLOW_WINDOW: usize = 2;
+/// Bytes of arguments on their way, behind which no piece is made unless a worker has none.
+const WINDOW_BYTES: usize = 64 << 20;
 
 /// How a map is to be.
 struct Plan<'p> {
     chunk_size: Option<usize>,
+    window: Option<usize>,
     timeout: Option<Duration>,
     retries: u32,
     progress: Option<Box<dyn FnMut(usize) + 'p>>,
@@ -62,6 +65,14 @@ macro_rules! plans {
             self
         }
 
+        /// At most so many items are on their way at a time, or have a result that is not yet taken; 0 counts as 1. If nobody
+        /// says, it is two pieces for each worker of an `imap`, and 32 of a map that ends when all is done. Beyond 64 MiB of
+        /// arguments no more are read unless a worker has nothing.
+        pub fn window(mut self, items: usize) -> Self {
+            self.plan.window = Some(items.max(1));
+            self
+        }
+
         /// A piece that runs for longer fails with [`Error::TimedOut`], and its worker is ended and replaced.
         pub fn timeout(mut self, timeout: Duration) -> Self {
             self.plan.timeout = Some(timeout);
@@ -75,7 +86,7 @@ macro_rules! plans {
         }
 
         /// Calls `progress` with the number of items that have an outcome, whenever there are more, in the thread that
-        /// waits for the map.
+        /// waits for the map. It may take its time and use the pool: other work goes on. Its panic is the map's.
         pub fn progress(mut self, progress: impl FnMut(usize) + 'p) -> Self {
             self.plan.progress = Some(Box::new(progress));
             self
@@ -202,15 +213,16 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
 
 impl Plan<'_> {
     fn new(crew: &Crew) -> Self {
-        Self { chunk_size: None, timeout: None, retries: crew.retries(), progress: None }
+        Self { chunk_size: None, window: None, timeout: None, retries: crew.retries(), progress: None }
     }
 }
 
 impl fmt::Debug for Plan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { chunk_size, timeout, retries, .. } = self;
+        let Self { chunk_size, window, timeout, retries, .. } = self;
         f.debug_struct("Plan")
             .field("chunk_size", chunk_size)
+            .field("window", window)
             .field("timeout", timeout)
             .field("retries", retries)
             .finish_non_exhaustive()
@@ -252,6 +264,19 @@ struct Chunk {
     bytes: usize,
 }
 
+/// How much is on its way.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    items: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    items: usize,
+    pieces: usize,
+}
+
 /// A map that runs: makes pieces out of items, and has their replies.
 struct Stream<'p, I, R> {
     crew: Arc<Crew>,
@@ -260,14 +285,16 @@ struct Stream<'p, I, R> {
     /// `None` at their end.
     items: Option<I>,
     chunk: Chunk,
-    /// Pieces on their way at a time.
-    window: usize,
+    /// What may be on its way at a time.
+    window: Window,
     made: usize,
     received: usize,
-    /// Pieces that came before their turn: they count as on their way.
+    /// Items of the pieces that came before their turn: they count as on their way.
     held: usize,
-    /// Items of the pieces that are on their way, by index from `received` on where the order counts.
-    sizes: BTreeMap<usize, u32>,
+    /// The pieces that are on their way, by index.
+    under_way: BTreeMap<usize, Size>,
+    /// All of them.
+    load: Size,
     /// Why no more pieces are made, if not for the end of the items.
     failed: Option<Error>,
     progress: Option<Box<dyn FnMut(usize) + 'p>>,
@@ -293,12 +320,15 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
                 Chunk { items: known.map_or(usize::MAX, |items| items.div_ceil(pieces).max(1)), bytes: PIECE_BYTES }
             }
         };
-        Self::new(crew, plan, call, context, items, (tries_all, chunk, DEEP_WINDOW))
+        let window = Window { items: plan.window.unwrap_or(usize::MAX), pieces: crew.workers() * DEEP_WINDOW };
+        Self::new(crew, plan, call, context, items, (tries_all, chunk, window))
     }
 
     fn lazy(crew: &Arc<Crew>, plan: Plan<'p>, call: Result<Call>, context: Option<Parcel>, items: I) -> Result<Self> {
         let chunk = Chunk { items: plan.chunk_size.unwrap_or(1), bytes: usize::MAX };
-        Self::new(crew, plan, call, context, items, (true, chunk, SHALLOW_WINDOW))
+        let items_at_once = chunk.items.saturating_mul(crew.workers() * SHALLOW_WINDOW);
+        let window = Window { items: plan.window.unwrap_or(items_at_once), pieces: usize::MAX };
+        Self::new(crew, plan, call, context, items, (true, chunk, window))
     }
 
     fn new(
@@ -307,7 +337,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         call: Result<Call>,
         context: Option<Parcel>,
         items: I,
-        (tries_all, chunk, window): (bool, Chunk, usize),
+        (tries_all, chunk, window): (bool, Chunk, Window),
     ) -> Result<Self> {
         let job = Arc::new(crew.job(call?, context, tries_all, plan.retries, plan.timeout)?);
         Ok(Self {
@@ -315,12 +345,14 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
             job,
             basket: Arc::new(Basket::default()),
             items: Some(items),
-            chunk,
-            window: crew.workers() * window,
+            // A worker that is replaced after so many items is given no more at once.
+            chunk: Chunk { items: chunk.items.min(crew.items_per_worker()), ..chunk },
+            window,
             made: 0,
             received: 0,
             held: 0,
-            sizes: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            load: Size::default(),
             failed: None,
             progress: plan.progress,
             done: 0,
@@ -330,7 +362,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
 
     /// Sends pieces on their way until the window is full or the items end.
     fn fill(&mut self) {
-        while self.made - self.received + self.held < self.window && self.items.is_some() {
+        while self.has_room() && self.items.is_some() {
             if let Err(error) = self.send() {
                 self.failed = Some(error);
                 self.items = None;
@@ -338,10 +370,19 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         }
     }
 
+    fn has_room(&self) -> bool {
+        let pieces = self.made - self.received;
+        self.load.items + self.held < self.window.items
+            && pieces < self.window.pieces
+            && (self.load.bytes < WINDOW_BYTES || pieces < self.crew.workers())
+    }
+
     /// Makes a piece of the next items, and sends it.
     fn send(&mut self) -> Result<()> {
         let Some(items) = &mut self.items else { return Ok(()) };
-        let (mut bytes, mut count, chunk) = (Vec::new(), 0_u32, self.chunk);
+        let (mut bytes, mut count) = (Vec::new(), 0_u32);
+        let most = self.chunk.items.min(self.window.items - self.load.items - self.held);
+        let chunk = Chunk { items: most, ..self.chunk };
         let (is_end, mut parcel) = wire::pack_many(|packer| {
             while (count as usize) < chunk.items && bytes.len() < chunk.bytes && count < u32::MAX {
                 let Some(item) = items.next() else { return Ok(true) };
@@ -359,16 +400,19 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         if count == 0 {
             return Ok(());
         }
+        let size = Size { items: count as usize, bytes: bytes.len() };
         parcel.bytes = bytes;
         let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
         self.crew.submit(Piece::new(&self.job, sink, self.made, count, parcel))?;
-        self.sizes.insert(self.made, count);
+        self.under_way.insert(self.made, size);
+        self.load.items += size.items;
+        self.load.bytes += size.bytes;
         self.made += 1;
         Ok(())
     }
 
     /// The next reply that comes: which piece's, of how many items. `None` when all have come.
-    fn receive(&mut self) -> Option<(usize, u32, Reply)> {
+    fn receive(&mut self) -> Option<(usize, usize, Reply)> {
         self.fill();
         if self.received == self.made {
             return None;
@@ -376,8 +420,10 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         self.crew.wait_until(Deadline::never(), || !self.basket.is_empty());
         let (index, reply) = self.basket.pop()?;
         self.received += 1;
-        let items = self.sizes.remove(&index).unwrap_or(0);
-        self.done += items as usize;
+        let Size { items, bytes } = self.under_way.remove(&index).unwrap_or_default();
+        self.load.items -= items;
+        self.load.bytes -= bytes;
+        self.done += items;
         if let Some(progress) = &mut self.progress {
             progress(self.done);
         }
@@ -443,7 +489,7 @@ struct Results<'p, I, R> {
     failed: Option<Error>,
     ready: VecDeque<Result<R>>,
     /// Replies that came before those of earlier pieces.
-    early: BTreeMap<usize, (u32, Reply)>,
+    early: BTreeMap<usize, (usize, Reply)>,
     next: usize,
 }
 
@@ -464,15 +510,16 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
             let Some(stream) = &mut self.stream else { return self.failed.take().map(Err) };
             if let Some((items, reply)) = self.early.remove(&self.next) {
                 self.next += 1;
+                stream.held -= items;
                 self.ready = results_of(reply, items, Stream::<'p, I, R>::argument()).into();
                 continue;
             }
-            stream.held = self.early.len();
             match stream.receive() {
                 Some((_, items, reply)) if !in_order => {
                     self.ready = results_of(reply, items, Stream::<'p, I, R>::argument()).into();
                 }
                 Some((index, items, reply)) => {
+                    stream.held += items;
                     self.early.insert(index, (items, reply));
                 }
                 None => {

@@ -31,10 +31,16 @@ impl Keeper {
         Ok(Self { epoll, wake })
     }
 
-    /// Sees to lane `index` when the process of `sentinel` has ended. Forgotten when the sentinel is closed.
+    /// Sees to lane `index` when the process of `sentinel` has ended.
     pub(super) fn watch(&self, sentinel: BorrowedFd<'_>, index: usize) -> Result<()> {
         let data = EventData::new_u64(index as u64);
         epoll::add(&self.epoll, sentinel, data, EventFlags::IN).map_err(Error::os("watch a process"))
+    }
+
+    /// To be called before `sentinel` is closed: the kernel forgets it only when no process has it any more, and a `fork()` by
+    /// other code may have copied it.
+    pub(super) fn unwatch(&self, sentinel: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.epoll, sentinel);
     }
 
     /// Makes the thread look around.

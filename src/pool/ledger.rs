@@ -11,6 +11,9 @@ use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink};
 use super::post::{Flying, Lane, Post};
 use crate::error::{Error, Result};
 
+/// How often in a row a worker may fail to start, and the pause before the second attempt; each further one is twice as long.
+const REFILL_ATTEMPTS: u32 = 8;
+const REFILL_PAUSE: Duration = Duration::from_millis(2);
 /// How often the time of a running piece is looked at.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -34,6 +37,29 @@ pub(super) struct Ledger {
     /// Jobs that need no context, by function.
     pub(super) known: HashMap<Key, Arc<Job>>,
     pub(super) unfit_in_a_row: u32,
+    pub(super) refill: Backoff,
+}
+
+/// When a worker may be started again, after some could not be.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Backoff {
+    /// How long not yet.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        let rest = self.not_before?.saturating_duration_since(Instant::now());
+        (!rest.is_zero()).then_some(rest)
+    }
+
+    /// Notes another failure; returns whether there have been too many.
+    fn fail(&mut self) -> bool {
+        self.failures = (self.failures + 1).min(REFILL_ATTEMPTS);
+        self.not_before = Some(Instant::now() + REFILL_PAUSE * (1 << self.failures));
+        self.failures == REFILL_ATTEMPTS
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +70,7 @@ pub(super) enum Phase {
     /// Nothing is done any more.
     Over(Option<Arc<Error>>),
 }
+
 impl Ledger {
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over(_))
@@ -77,8 +104,9 @@ impl Ledger {
     /// Gives out what is pending, one piece to each lane in turn; what a busy lane has not begun goes to an idle one.
     pub(super) fn feed(&mut self, deliveries: &mut Deliveries) {
         self.send();
+        let needed = self.pending.front().map_or(1, |piece| u64::from(piece.items));
         for lane in &mut self.lanes {
-            if lane.post.as_ref().is_some_and(|post| post.items_left == 0 && post.flying.is_empty()) {
+            if lane.post.as_ref().is_some_and(|post| post.items_left < needed && post.flying.is_empty()) {
                 lane.let_go();
             }
         }
@@ -99,23 +127,30 @@ impl Ledger {
     /// The next pending piece that a lane has room for, and that lane: the one with the least to do, or the one that the
     /// piece is for.
     fn next_match(&self) -> Option<(usize, usize)> {
-        let rooms = self.lanes.iter().enumerate().filter(|(_, lane)| lane.has_room());
-        let (idlest, _) = rooms.min_by_key(|(_, lane)| lane.flying())?;
-        self.pending.iter().enumerate().find_map(|(at, piece)| match piece.lane {
-            None => Some((at, idlest)),
-            Some(lane) => self.lanes.get(lane)?.has_room().then_some((at, lane)),
-        })
+        if !self.lanes.iter().any(|lane| lane.has_room(1)) {
+            return None;
+        }
+        for (at, piece) in self.pending.iter().enumerate() {
+            let Some(lane) = piece.lane else {
+                let rooms = self.lanes.iter().enumerate().filter(|(_, lane)| lane.has_room(piece.items));
+                return rooms.min_by_key(|(_, lane)| lane.flying()).map(|(lane, _)| (at, lane));
+            };
+            if self.lanes.get(lane)?.has_room(piece.items) {
+                return Some((at, lane));
+            }
+        }
+        None
     }
 
     /// Takes a piece back from the busiest lane if another one has nothing to do; returns whether one was.
     pub(super) fn level(&mut self) -> bool {
-        if !self.lanes.iter().any(|lane| lane.has_room() && lane.flying() == 0) {
-            return false;
-        }
-        let Some(lane) = self.lanes.iter_mut().max_by_key(|lane| lane.movable().count()) else { return false };
-        let places: Vec<_> = lane.movable().rev().map(|(at, _)| at).collect();
+        let idle = self.lanes.iter().filter(|lane| lane.has_room(1) && lane.flying() == 0);
+        let Some(room) = idle.map(Lane::room).max() else { return false };
+        let movable = |lane: &Lane| lane.movable(room).map(|(at, _)| at).collect::<Vec<_>>();
+        let Some(lane) = self.lanes.iter_mut().max_by_key(|lane| lane.movable(room).count()) else { return false };
+        let places = movable(lane);
         let Some(post) = &mut lane.post else { return false };
-        let piece = places.into_iter().find_map(|at| post.take_one_back(at, &lane.words));
+        let piece = places.into_iter().rev().find_map(|at| post.take_one_back(at, &lane.words));
         let is_moved = piece.is_some();
         self.pending.extend(piece);
         is_moved
@@ -182,6 +217,25 @@ impl Ledger {
         for piece in again.into_iter().rev() {
             self.pending.push_front(piece);
         }
+    }
+
+    /// A worker could not be started. After some attempts, a second in all, the work fails that is for workers that are not
+    /// there: all of it, and the pool ends, if there is none. Returns the workers, to be ended without the lock.
+    pub(super) fn could_not_fill(&mut self, cause: Arc<Error>, deliveries: &mut Deliveries) -> Vec<Post> {
+        if !self.refill.fail() {
+            return Vec::new();
+        }
+        if self.lanes.iter().all(|lane| lane.post.is_none()) {
+            return self.end(Some(cause), deliveries);
+        }
+        let (lanes, pending) = (&self.lanes, std::mem::take(&mut self.pending));
+        let is_hopeless = |piece: &Piece| piece.lane.is_some_and(|lane| lanes[lane].post.is_none());
+        let (hopeless, kept): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_hopeless);
+        self.pending = kept.into();
+        for piece in hopeless {
+            piece.end(Reply::Lost(Cause::Unfit(Arc::clone(&cause))), deliveries);
+        }
+        Vec::new()
     }
 
     /// Ends everything; returns the workers, to be dropped without the lock.

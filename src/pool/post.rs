@@ -23,6 +23,9 @@ use crate::process::Process;
 use crate::shm::record::{Reader, Writer};
 use crate::shm::{Options, Record, Shared, Slab};
 
+/// How long a worker that has nothing else to do may take to begin a piece, before it goes to another one that is idle.
+const STUCK: Duration = Duration::from_millis(100);
+
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) work: Placed<Record<Trusted>>,
@@ -49,8 +52,8 @@ pub(super) struct Post {
     pub(super) told: HashSet<u32>,
     pub(super) items_left: u64,
     pub(super) is_ready: bool,
-    /// When it had answered all.
-    rested: Instant,
+    /// When another piece came to be the first that flies, or none.
+    turned: Instant,
     pub(super) unfit: Option<Failure>,
 }
 
@@ -70,6 +73,7 @@ pub(super) struct Sending {
     pub(super) definition: Option<Arc<Job>>,
     pub(super) offset: usize,
 }
+
 impl Lane {
     pub(super) fn new(slab: &Slab<Trusted>) -> Result<Self> {
         // Taking part in the asymmetric mode's barriers costs a process some 10 ms when it begins.
@@ -83,10 +87,15 @@ impl Lane {
         self.post.as_ref().map_or(usize::MAX, |post| post.flying.len())
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.post.as_ref().is_some_and(|post| {
-            post.flying.len() < DEPTH && post.outbox.is_empty() && post.items_left > 0 && post.work.is_some()
-        })
+    /// Whether a piece of so many items may be sent.
+    pub(super) fn has_room(&self, items: u32) -> bool {
+        self.room() >= u64::from(items)
+    }
+
+    /// The most items that a piece may have that is sent; 0: none may be.
+    pub(super) fn room(&self) -> u64 {
+        let open = |post: &&Post| post.flying.len() < DEPTH && post.outbox.is_empty() && post.work.is_some();
+        self.post.as_ref().filter(open).map_or(0, |post| post.items_left)
     }
 
     /// Sends a piece on its way. There must be room.
@@ -107,6 +116,9 @@ impl Lane {
         if !moved.is_empty() {
             piece.in_transit = moved;
         }
+        if post.flying.is_empty() {
+            post.turned = Instant::now();
+        }
         post.flying.push_back(Flying { slot, piece: Some(piece), begun: None, cause: None });
         post.outbox.push_back(Sending { head, definition: None, offset: 0 });
         post.send();
@@ -124,10 +136,23 @@ impl Lane {
         taken
     }
 
-    /// The pieces, with their places, that another worker might be given instead.
-    pub(super) fn movable(&self) -> impl DoubleEndedIterator<Item = (usize, &Flying)> {
-        let flying = self.post.iter().flat_map(|post| post.flying.iter().enumerate().skip(usize::from(post.is_ready)));
-        flying.filter(|(_, flying)| flying.piece.as_ref().is_some_and(|piece| piece.lane.is_none()))
+    /// The pieces, with their places, that another worker might be given instead, of at most so many items. The first one
+    /// the worker is about to begin; if it does not, it is stopped.
+    pub(super) fn movable(&self, most: u64) -> impl Iterator<Item = (usize, &Flying)> {
+        let is_free = move |piece: &Piece| piece.lane.is_none() && u64::from(piece.items) <= most;
+        self.post.iter().flat_map(move |post| {
+            let skipped = usize::from(post.is_ready && !self.is_stuck(post));
+            let flying = post.flying.iter().enumerate().skip(skipped);
+            flying.filter(move |(_, flying)| flying.piece.as_ref().is_some_and(is_free))
+        })
+    }
+
+    fn is_stuck(&self, post: &Post) -> bool {
+        post.flying.front().is_some_and(|first| {
+            // ORDERING: Relaxed. See `lane.rs`.
+            let is_queued = self.words[usize::from(first.slot)].load(Ordering::Relaxed) == lane::QUEUED;
+            is_queued && post.turned.elapsed() >= STUCK
+        })
     }
 
     /// Tells the worker that a job has ended.
@@ -169,7 +194,7 @@ impl Post {
             told: HashSet::new(),
             items_left,
             is_ready: false,
-            rested: Instant::now(),
+            turned: Instant::now(),
             unfit: None,
         }
     }
@@ -198,7 +223,7 @@ impl Post {
     /// Since when it has had nothing to do, if it has nothing.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let is_idle = self.is_ready && self.work.is_some() && self.flying.is_empty() && self.outbox.is_empty();
-        is_idle.then_some(self.rested)
+        is_idle.then_some(self.turned)
     }
 
     /// Writes what is to be sent, as far as there is room; returns whether anything was.
@@ -278,7 +303,7 @@ impl Post {
             Kind::Unfit => self.unfit = postcard::from_bytes(&bytes).ok(),
             Kind::Items | Kind::TakenBack => {
                 let fds = self.fds(head);
-                self.rested = Instant::now();
+                self.turned = Instant::now();
                 let Some(flying) = self.flying.pop_front().filter(|flying| flying.slot == head.slot) else {
                     return self.distrust();
                 };

@@ -4,7 +4,6 @@ use std::any::type_name;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -12,6 +11,8 @@ use std::time::Duration;
 
 use crosslane_sync::Deadline;
 
+use super::callbacks::Callbacks;
+use super::completion::Note;
 use super::crew::Crew;
 use super::lane::{self, FAILED, Failure};
 use super::piece::{Cause, Reply, Sink};
@@ -34,14 +35,21 @@ pub struct Task<R> {
 pub(super) struct Slot(Mutex<Stage>);
 
 enum Stage {
-    Awaited { waker: Option<Waker>, then: Option<Box<dyn FnOnce(Reply) + Send>>, is_cancelled: bool },
+    Awaited { listener: Option<Listener>, is_cancelled: bool },
     Done(Reply),
     Taken,
 }
 
+/// Who is told that the reply is there. What users bring runs in a thread for that: see `callbacks.rs`.
+pub(super) enum Listener {
+    Note(Note),
+    Waker(Waker, Arc<Callbacks>),
+    Callback(Box<dyn FnOnce(Reply) + Send>, Arc<Callbacks>),
+}
+
 impl Slot {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Stage::Awaited { waker: None, then: None, is_cancelled: false })))
+        Arc::new(Self(Mutex::new(Stage::Awaited { listener: None, is_cancelled: false })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Stage> {
@@ -52,14 +60,20 @@ impl Slot {
         !matches!(*self.lock(), Stage::Awaited { .. })
     }
 
-    fn wake_at_end(&self, new: &Waker) -> bool {
+    /// Has `new` told of the reply, and nobody else; gives it back if the reply is there.
+    fn listen(&self, new: Listener) -> Option<Listener> {
         let mut stage = self.lock();
-        let Stage::Awaited { waker, .. } = &mut *stage else { return false };
-        match waker {
-            Some(known) => known.clone_from(new),
-            None => *waker = Some(new.clone()),
-        }
-        true
+        let Stage::Awaited { listener, .. } = &mut *stage else { return Some(new) };
+        let old = listener.replace(new);
+        // What users bring is dropped without the lock.
+        drop(stage);
+        drop(old);
+        None
+    }
+
+    /// Whether `waker` will be woken already.
+    fn will_wake(&self, waker: &Waker) -> bool {
+        matches!(&*self.lock(), Stage::Awaited { listener: Some(Listener::Waker(known, _)), .. } if known.will_wake(waker))
     }
 
     /// The reply, if it is there; after that, none will ever be.
@@ -78,19 +92,22 @@ impl Slot {
 impl Sink for Slot {
     fn done(&self, _: usize, reply: Reply) {
         let mut stage = self.lock();
-        let Stage::Awaited { waker, then, .. } = &mut *stage else { return };
-        let (waker, then) = (waker.take(), then.take());
-        if let Some(then) = then {
-            *stage = Stage::Taken;
-            drop(stage);
-            // The thread has other replies to hand over. The panic's message has been printed.
-            let _ = catch_unwind(AssertUnwindSafe(|| then(reply)));
-        } else {
-            *stage = Stage::Done(reply);
-            drop(stage);
-        }
-        if let Some(waker) = waker {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        let Stage::Awaited { listener, .. } = &mut *stage else { return };
+        match listener.take() {
+            Some(Listener::Callback(then, callbacks)) => {
+                *stage = Stage::Taken;
+                drop(stage);
+                callbacks.push(Box::new(move || then(reply)));
+            }
+            listener => {
+                *stage = Stage::Done(reply);
+                drop(stage);
+                match listener {
+                    Some(Listener::Note(note)) => note.tell(),
+                    Some(Listener::Waker(waker, callbacks)) => callbacks.push(Box::new(move || waker.wake())),
+                    _ => {}
+                }
+            }
         }
     }
 
@@ -114,19 +131,15 @@ impl<R> Task<R> {
         Self { crew, slot, argument, result: PhantomData }
     }
 
-    /// Whether both are of one pool.
-    pub(super) fn has_same_pool(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.crew, &other.crew)
+    pub(super) fn crew(&self) -> &Arc<Crew> {
+        &self.crew
     }
 
-    /// Looks for answers of the pool until `done` or the deadline.
-    pub(super) fn drive(&self, deadline: Deadline, done: impl Fn() -> bool) {
-        self.crew.wait_until(deadline, done);
-    }
-
-    /// Wakes `waker` when the task ends; `false` if it has.
-    pub(super) fn wake_at_end(&self, waker: &Waker) -> bool {
-        self.slot.wake_at_end(waker)
+    /// Has `note` tell of the task's end, at once if it has ended.
+    pub(super) fn note_end(&self, note: Note) {
+        if let Some(Listener::Note(note)) = self.slot.listen(Listener::Note(note)) {
+            note.tell();
+        }
     }
 
     /// As far as is known without looking for answers.
@@ -192,18 +205,21 @@ impl<R: Portable> Task<R> {
         self.slot.take().map(|reply| result_of(reply, self.argument)).transpose()
     }
 
-    /// Runs `then` with the result, in the thread that finds it, which should not be kept for long. A panic of `then` ends
-    /// there.
+    /// Runs `then` with the result, once, whatever becomes of the call and of the pool.
+    ///
+    /// It runs in a thread of the pool that runs callbacks, one after the other, and nothing else, also if the result is
+    /// there already. So it may take its time, wait for other tasks, and use, join or drop the pool; it must not wait for
+    /// another callback of the same pool. A panic of `then` is printed by the panic hook and ends there.
+    /// [`join`](crate::Pool::join) does not wait for callbacks.
     pub fn on_done(self, then: impl FnOnce(Result<R>) + Send + 'static) {
-        let argument = self.argument;
-        let mut stage = self.slot.lock();
-        if let Stage::Awaited { then: slot, .. } = &mut *stage {
-            *slot = Some(Box::new(move |reply| then(result_of(reply, argument))));
-            return;
-        }
-        drop(stage);
-        if let Some(reply) = self.slot.take() {
-            then(result_of(reply, argument));
+        let (argument, callbacks) = (self.argument, self.crew.callbacks());
+        let then = Box::new(move |reply| then(result_of(reply, argument)));
+        if let Some(Listener::Callback(then, callbacks)) =
+            self.slot.listen(Listener::Callback(then, Arc::clone(callbacks)))
+            && let Some(reply) = self.slot.take()
+        {
+            callbacks.push(Box::new(move || then(reply)));
+            self.crew.mind_callbacks();
         }
     }
 }
@@ -211,10 +227,15 @@ impl<R: Portable> Task<R> {
 impl<R: Portable> Future for Task<R> {
     type Output = Result<R>;
 
+    /// The waker is woken in the thread that runs callbacks: see [`on_done`](Task::on_done).
+    ///
     /// # Panics
     /// If it was polled to its end before.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
-        if self.slot.wake_at_end(context.waker()) {
+        let waker = context.waker();
+        if self.slot.will_wake(waker)
+            || self.slot.listen(Listener::Waker(waker.clone(), Arc::clone(self.crew.callbacks()))).is_none()
+        {
             return Poll::Pending;
         }
         match self.slot.take() {
@@ -265,11 +286,11 @@ pub(super) fn outcomes<R: Portable>(
 }
 
 /// The results of a piece of `items`, all of which were tried.
-pub(super) fn results_of<R: Portable>(reply: Reply, items: u32, argument: &'static str) -> Vec<Result<R>> {
+pub(super) fn results_of<R: Portable>(reply: Reply, items: usize, argument: &'static str) -> Vec<Result<R>> {
     match reply {
         Reply::Lost(cause) => (0..items).map(|_| Err(cause.clone().into())).collect(),
         reply => {
-            let mut results = Vec::with_capacity(items as usize);
+            let mut results = Vec::with_capacity(items);
             let whole = outcomes(reply, argument, |outcome| {
                 results.push(outcome);
                 Ok(())

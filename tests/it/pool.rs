@@ -1,8 +1,13 @@
 //! Pools: maps, tasks, deaths.
 
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use crosslane::{Error, Pool, WaitFor, as_completed, wait_tasks};
+
+/// How long what should come may take.
+const WATCHDOG: Duration = Duration::from_secs(60);
 
 fn fib(n: u32) -> u64 {
     if n < 2 { u64::from(n) } else { fib(n - 1) + fib(n - 2) }
@@ -377,4 +382,84 @@ fn a_pool_is_joined_whatever_happens_to_its_workers_meanwhile() {
         assert!(pool.join_timeout(Duration::from_secs(60)).unwrap());
         assert!(pool.worker_pids().is_empty());
     }
+}
+
+#[test]
+fn a_callback_may_block_panic_and_use_its_pool() {
+    let pool = Arc::new(Pool::new(1).unwrap());
+    let (tx, rx) = mpsc::channel();
+    let (go_on, blocked) = mpsc::channel::<()>();
+    pool.submit(fib, 1).unwrap().on_done(move |_| blocked.recv().unwrap());
+    // Nothing of the pool's stands still meanwhile, not even the replacing of a worker.
+    let long = pool.submit(|()| std::thread::sleep(Duration::from_secs(1000)), ()).unwrap();
+    while !long.is_running() {}
+    assert!(long.kill().unwrap());
+    assert_eq!(pool.apply(fib, 10).unwrap(), 55);
+    go_on.send(()).unwrap();
+    pool.submit(fib, 2).unwrap().on_done(|_| panic!("a callback's own affair"));
+    let done = pool.submit(fib, 3).unwrap();
+    while !done.is_done() {}
+    let (crew, told) = (Arc::clone(&pool), tx.clone());
+    done.on_done(move |result| {
+        let name = std::thread::current().name().map(str::to_owned);
+        let other = crew.apply(fib, 11).unwrap() + crew.map(fib, 0..3).unwrap().iter().sum::<u64>();
+        crew.submit(fib, 4).unwrap().on_done(move |result| told.send((name, result.unwrap() + other)).unwrap());
+        assert_eq!(result.unwrap(), 2);
+    });
+    let (name, sum) = rx.recv_timeout(WATCHDOG).unwrap();
+    assert_eq!((name.as_deref(), sum), (Some("crosslane-callbacks"), 3 + 89 + 2));
+    // It has the last handle then, and drops the pool.
+    let task = pool.submit(fib, 5).unwrap();
+    let last = pool.submit(|()| std::thread::sleep(Duration::from_secs(1000)), ()).unwrap();
+    let (end, ended) = mpsc::channel::<()>();
+    task.on_done(move |result| {
+        ended.recv().unwrap_err();
+        assert!(pool.join_timeout(Duration::from_millis(1)).is_ok_and(|is_done| !is_done));
+        drop(pool);
+        tx.send((None, result.unwrap())).unwrap();
+    });
+    drop(end);
+    assert_eq!(rx.recv_timeout(WATCHDOG).unwrap(), (None, 5));
+    assert!(matches!(last.result(), Err(Error::Cancelled)));
+}
+
+#[test]
+fn a_waker_may_block_and_panic() {
+    struct Block(Mutex<mpsc::Receiver<()>>);
+    impl std::task::Wake for Block {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.lock().unwrap().recv();
+            panic!("a waker's own affair");
+        }
+    }
+    let pool = Pool::new(1).unwrap();
+    let (go_on, blocked) = mpsc::channel();
+    let waker = Arc::new(Block(Mutex::new(blocked))).into();
+    let mut task = std::pin::pin!(pool.submit(fib, 20).unwrap());
+    let mut context = std::task::Context::from_waker(&waker);
+    if task.as_mut().poll(&mut context).is_pending() {
+        assert_eq!(pool.apply(fib, 10).unwrap(), 55);
+        let long = pool.submit(|()| std::thread::sleep(Duration::from_secs(1000)), ()).unwrap();
+        while !long.is_running() {}
+        assert!(long.kill().unwrap());
+        assert_eq!(pool.apply(fib, 10).unwrap(), 55);
+        assert!(task.as_mut().poll(&mut context).is_ready());
+    }
+    drop(go_on);
+    let (tx, rx) = mpsc::channel();
+    pool.submit(fib, 10).unwrap().on_done(move |result| tx.send(result.unwrap()).unwrap());
+    assert_eq!(rx.recv_timeout(WATCHDOG).unwrap(), 55);
+}
+
+#[test]
+fn progress_may_use_its_pool_and_panic() {
+    let pool = Pool::new(2).unwrap();
+    let mut sums = Vec::new();
+    let squares =
+        pool.job().chunk_size(5).progress(|_| sums.push(pool.apply(fib, 10).unwrap())).map(|n: u64| n * n, 0..10);
+    assert_eq!(squares.unwrap().len(), 10);
+    assert_eq!(sums, [55, 55]);
+    let job = pool.job().chunk_size(1).progress(|done| assert!(done < 3, "seen enough"));
+    assert!(std::panic::catch_unwind(AssertUnwindSafe(|| job.map(fib, 0..10))).is_err());
+    assert_eq!(pool.map(fib, 0..3).unwrap(), [0, 1, 1]);
 }

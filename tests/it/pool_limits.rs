@@ -9,7 +9,8 @@ use std::time::Duration;
 use crosslane::{Error, Event, Pool, spawn};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use rustix::process::{
-    PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_getfd, pidfd_open, setrlimit,
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, getpid, getrlimit, kill_process, pidfd_getfd,
+    pidfd_open, setrlimit,
 };
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
@@ -21,14 +22,18 @@ fn alone(function: fn(())) {
     assert_eq!(spawn(function, ()).unwrap().join_timeout(WATCHDOG).unwrap(), Some(()));
 }
 
+/// This process's descriptors of what is called so.
+fn descriptors(name: &str) -> Vec<i32> {
+    let paths = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let paths = paths.filter(|path| std::fs::read_link(path).is_ok_and(|it| it.to_string_lossy().starts_with(name)));
+    paths.map(|path| path.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect()
+}
+
 /// This process's sockets, each by another descriptor.
 fn sockets() -> Vec<OwnedFd> {
     let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
-    let names = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
-    let sockets = names
-        .filter(|path| std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with("socket:")));
-    let numbers: Vec<i32> = sockets.map(|path| path.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect();
-    numbers.into_iter().map(|fd| pidfd_getfd(&this, fd, PidfdGetfdFlags::empty()).unwrap()).collect()
+    let copy = |fd| pidfd_getfd(&this, fd, PidfdGetfdFlags::empty()).unwrap();
+    descriptors("socket:").into_iter().map(copy).collect()
 }
 
 fn limit_descriptors(count: Option<u64>) {
@@ -103,4 +108,148 @@ fn a_result_that_is_too_long_fails_its_call_alone() {
         }
     }
     assert!(matches!(pool.apply(|len: usize| vec![0_u8; len], 2000), Err(Error::TooLarge { .. })));
+}
+
+/// How many descriptors are open.
+fn open_descriptors() -> u64 {
+    // The directory itself is one of them.
+    std::fs::read_dir("/proc/self/fd").unwrap().count() as u64 - 1
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().filter(|&pid| pid > 1).and_then(Pid::from_raw).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[test]
+fn a_worker_that_cannot_be_replaced_at_once_is_replaced_later() {
+    alone(|()| {
+        let pool = Pool::new(2).unwrap();
+        let limit = getrlimit(Resource::Nofile).current;
+        let pids = pool.broadcast(|(): ()| std::process::id(), &()).unwrap();
+        limit_descriptors(Some(open_descriptors()));
+        pids.iter().for_each(|&pid| signal(pid, Signal::KILL));
+        while !pool.worker_pids().is_empty() {
+            std::thread::yield_now();
+        }
+        limit_descriptors(Some(0));
+        let mut task = pool.submit(|n: u32| n + 1, 1).unwrap();
+        assert!(task.result_timeout(Duration::from_millis(50)).unwrap().is_none());
+        limit_descriptors(limit);
+        assert_eq!(task.result().unwrap(), 2);
+        assert_eq!(pool.broadcast(|(): ()| std::process::id(), &()).unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn workers_that_cannot_be_replaced_end_the_pool_with_the_reason_in_the_end() {
+    alone(|()| {
+        let pool = Pool::new(1).unwrap();
+        let limit = getrlimit(Resource::Nofile).current;
+        let (begun, busy) = (Event::new().unwrap(), |begun: Event| {
+            begun.set();
+            std::thread::sleep(Duration::from_secs(1000));
+        });
+        let lost = pool.submit(busy, begun.clone()).unwrap();
+        let waiting = pool.submit(|n: u32| n + 1, 1).unwrap();
+        begun.wait();
+        limit_descriptors(Some(0));
+        pool.worker_pids().into_iter().for_each(|pid| signal(pid, Signal::KILL));
+        assert!(matches!(lost.result(), Err(Error::Died { .. })));
+        let Err(Error::NoWorkers(cause)) = waiting.result() else { panic!() };
+        assert!(matches!(*cause, Error::FdLimit), "{cause}");
+        limit_descriptors(limit);
+        assert!(matches!(pool.submit(|n: u32| n, 1), Err(Error::NoWorkers(_))));
+    });
+}
+
+#[test]
+fn a_lazy_map_reads_no_more_than_its_window_whatever_its_pieces() {
+    let pool = Pool::new(2).unwrap();
+    for (chunk_size, window, most) in
+        [(1, None, 4), (10, None, 40), (7, Some(20), 20), (1000, Some(5), 5), (1, Some(1), 1)]
+    {
+        let read = std::cell::Cell::new(0);
+        let items = (0..100_000_u32).inspect(|_| read.set(read.get() + 1));
+        let job = || match window {
+            None => pool.job().chunk_size(chunk_size),
+            Some(items) => pool.job().chunk_size(chunk_size).window(items),
+        };
+        let mut results = job().imap(|n: u32| n, items);
+        for n in 0..100 {
+            assert_eq!(results.next().unwrap().unwrap(), n);
+            assert!(read.get() <= most + n, "{} at {n} with {chunk_size} and {window:?}", read.get());
+        }
+        drop(results);
+        let mut all: Vec<u32> = job().imap_unordered(|n: u32| n, 0..100).map(Result::unwrap).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..100).collect::<Vec<_>>());
+        assert_eq!(job().map(|n: u32| n, 0..100).unwrap(), (0..100).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn long_arguments_are_read_as_workers_need_them() {
+    let pool = Pool::new(2).unwrap();
+    let made = std::cell::Cell::new(0);
+    let items = (0..20_u8).map(|n| {
+        made.set(made.get() + 1);
+        vec![n; 16 << 20]
+    });
+    let mut results = pool.job().chunk_size(1).window(20).imap(|blob: Vec<u8>| blob.len(), items);
+    assert_eq!(results.next().unwrap().unwrap(), 16 << 20);
+    assert!(made.get() <= 4, "64 MiB: {}", made.get());
+}
+
+#[test]
+fn no_worker_runs_more_items_than_it_may() {
+    let pool = Pool::builder().workers(2).max_tasks_per_worker(5).build().unwrap();
+    for chunk_size in [1, 2, 3, 100] {
+        let pids = pool.job().chunk_size(chunk_size).map(|_: u32| std::process::id(), 0..60).unwrap();
+        let mut counts = std::collections::HashMap::new();
+        pids.into_iter().for_each(|pid| *counts.entry(pid).or_insert(0) += 1);
+        assert!(counts.values().all(|&count| count <= 5), "{counts:?}");
+    }
+}
+
+#[test]
+fn what_a_stopped_worker_has_not_begun_goes_to_another() {
+    let pool = Pool::new(2).unwrap();
+    let pids = pool.broadcast(|(): ()| std::process::id(), &()).unwrap();
+    signal(pids[0], Signal::STOP);
+    let tasks: Vec<_> = (0..8_u32).map(|n| pool.submit(|n: u32| n + 1, n).unwrap()).collect();
+    for (n, mut task) in (0..).zip(tasks) {
+        assert_eq!(task.result_timeout(WATCHDOG).unwrap(), Some(n + 1));
+    }
+}
+
+#[test]
+fn a_copy_of_a_dead_workers_pidfd_keeps_nobody_busy() {
+    alone(|()| {
+        let pool = Pool::new(1).unwrap();
+        let pid = pool.broadcast(|(): ()| std::process::id(), &()).unwrap()[0];
+        // As the child of a foreign `fork` would have it.
+        let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        let pidfds = descriptors("anon_inode:[pidfd]");
+        let copies: Vec<_> =
+            pidfds.into_iter().map(|fd| pidfd_getfd(&this, fd, PidfdGetfdFlags::empty()).unwrap()).collect();
+        signal(pid, Signal::KILL);
+        while pool.broadcast(|(): ()| std::process::id(), &()).is_ok_and(|pids| pids[0] == pid) {}
+        // How often the keeper has slept tells whether it turns on the spot: it has nothing to do.
+        let before = keeper_nanos();
+        std::thread::sleep(Duration::from_millis(200));
+        let spent = keeper_nanos() - before;
+        assert!(spent < 20_000_000, "{spent} ns");
+        drop(copies);
+    });
+}
+
+/// The CPU time of the pool's thread that waits for ends.
+fn keeper_nanos() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap().path());
+    let is_keeper = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("crosslane-keepe"))
+    };
+    let stat = std::fs::read_to_string(tasks.into_iter().find(is_keeper).unwrap().join("schedstat")).unwrap();
+    stat.split_whitespace().next().unwrap().parse().unwrap()
 }
