@@ -18,7 +18,7 @@ use super::call::{Call, Key};
 use super::callbacks::Callbacks;
 use super::keeper::Keeper;
 use super::lane::{self, Companion, Ends, RING_BYTES};
-use super::ledger::{Backoff, Ledger, Phase};
+use super::ledger::{Backoff, Ledger, Phase, Sweeper};
 use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink, deliver};
 use super::post::{End, Lane, Post, drain};
 use super::worker::{self, Definition, Initializer, Setup};
@@ -79,7 +79,7 @@ impl Crew {
             driving: 0,
             sweeps: 0,
             filling: 0,
-            sweeper_sleeps: false,
+            sweeper: Sweeper::Awake,
             phase: Phase::Open,
             has_sweeper: false,
             next_job: 0,
@@ -219,9 +219,9 @@ impl Crew {
         ledger.pending.push_back(piece);
         ledger.feed(&mut deliveries);
         let is_for_keeper = has_limit || ledger.lanes.iter().any(|lane| lane.post.is_none());
-        let wakes_sweeper = ledger.sweeper_sleeps;
+        let rouses_sweeper = ledger.rouses_sweeper();
         drop(ledger);
-        if wakes_sweeper {
+        if rouses_sweeper {
             self.sweeper.notify_one();
         }
         if is_for_keeper {
@@ -334,18 +334,20 @@ impl Crew {
         let mut pause = SHORTEST_PAUSE;
         loop {
             let mut ledger = self.lock();
-            ledger.sweeper_sleeps = true;
-            while !ledger.is_over() && ledger.is_idle() {
+            // Those who wait may submit more at any moment: for them it naps for a while before it sleeps.
+            while !ledger.is_over() && ledger.is_idle() && (ledger.waiting == 0 || pause == LONGEST_PAUSE) {
+                ledger.sweeper = Sweeper::Sleeps;
                 ledger = self.sweeper.wait(ledger).unwrap_or_else(PoisonError::into_inner);
+                pause = SHORTEST_PAUSE;
             }
             let seen = ledger.sweeps;
             if !ledger.is_over() && ledger.waiting > 0 {
-                let rest = self.sweeper.wait_timeout_while(ledger, pause, |ledger| {
-                    !ledger.is_over() && ledger.waiting > 0 && !ledger.is_idle()
-                });
+                ledger.sweeper = Sweeper::Naps;
+                let is_left = |ledger: &mut Ledger| !ledger.is_over() && ledger.waiting > 0;
+                let rest = self.sweeper.wait_timeout_while(ledger, pause, is_left);
                 (ledger, _) = rest.unwrap_or_else(PoisonError::into_inner);
             }
-            ledger.sweeper_sleeps = false;
+            ledger.sweeper = Sweeper::Awake;
             if ledger.is_over() {
                 return;
             }
@@ -562,7 +564,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut ledger = self.0.lock();
         ledger.waiting -= 1;
-        let is_left_alone = ledger.waiting == 0 && !ledger.is_idle();
+        let is_left_alone = ledger.waiting == 0 && !ledger.is_idle() && ledger.rouses_sweeper();
         drop(ledger);
         if is_left_alone {
             self.0.sweeper.notify_one();

@@ -29,8 +29,7 @@ pub(super) struct Ledger {
     pub(super) sweeps: u64,
     /// Lanes that are about to have a worker.
     pub(super) filling: usize,
-    /// The pool's own thread is to be woken for new work.
-    pub(super) sweeper_sleeps: bool,
+    pub(super) sweeper: Sweeper,
     pub(super) phase: Phase,
     pub(super) has_sweeper: bool,
     pub(super) next_job: u32,
@@ -62,6 +61,17 @@ impl Backoff {
     }
 }
 
+/// What the pool's own thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sweeper {
+    /// It looks for answers, or was woken to.
+    Awake,
+    /// It looks again after a pause, and so may be left alone while others look.
+    Naps,
+    /// It is to be woken for new work.
+    Sleeps,
+}
+
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
     Open,
@@ -81,6 +91,19 @@ impl Ledger {
         self.pending.is_empty() && self.lanes.iter().all(is_resting)
     }
 
+    /// Whether the sweeper is to be woken, because there is work; it is taken to be woken then.
+    pub(super) fn rouses_sweeper(&mut self) -> bool {
+        let is_wanted = match self.sweeper {
+            Sweeper::Awake => false,
+            Sweeper::Naps => self.waiting == 0,
+            Sweeper::Sleeps => true,
+        };
+        if is_wanted {
+            self.sweeper = Sweeper::Awake;
+        }
+        is_wanted
+    }
+
     pub(super) fn has_answers(&self) -> bool {
         self.lanes.iter().filter_map(|lane| lane.post.as_ref()).any(|post| !post.answers.is_empty())
     }
@@ -98,12 +121,22 @@ impl Ledger {
     /// Writes on what is partly sent; returns whether there was room for any of it.
     pub(super) fn send(&mut self) -> bool {
         let posts = self.lanes.iter_mut().filter_map(|lane| lane.post.as_mut());
-        posts.fold(false, |moving, post| post.send() | moving)
+        posts.fold(false, |moving, post| {
+            let is_moving = post.send();
+            post.announce();
+            is_moving | moving
+        })
     }
 
     /// Gives out what is pending, one piece to each lane in turn; what a busy lane has not begun goes to an idle one.
     pub(super) fn feed(&mut self, deliveries: &mut Deliveries) {
         self.send();
+        self.give_out(deliveries);
+        // Once for all that each was given.
+        self.lanes.iter_mut().filter_map(|lane| lane.post.as_mut()).for_each(Post::announce);
+    }
+
+    fn give_out(&mut self, deliveries: &mut Deliveries) {
         let needed = self.pending.front().map_or(1, |piece| u64::from(piece.items));
         for lane in &mut self.lanes {
             if lane.post.as_ref().is_some_and(|post| post.items_left < needed && post.flying.is_empty()) {

@@ -1,6 +1,7 @@
 //! A lane as the pool sees it, and the worker at it.
 
 use std::collections::{HashSet, VecDeque};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -50,6 +51,8 @@ pub(super) struct Post {
     pub(super) inbox: Vec<u8>,
     /// Jobs that it has been told of.
     pub(super) told: HashSet<u32>,
+    /// The one that it was told of or given a piece of last; 0: none.
+    last_told: u32,
     pub(super) items_left: u64,
     pub(super) is_ready: bool,
     /// When another piece came to be the first that flies, or none.
@@ -101,10 +104,11 @@ impl Lane {
     /// Sends a piece on its way. There must be room.
     pub(super) fn begin(&mut self, mut piece: Piece) {
         let Some(post) = &mut self.post else { return };
-        if post.told.insert(piece.job.number) {
+        if post.last_told != piece.job.number && post.told.insert(piece.job.number) {
             let head = Head::new(Kind::Define, piece.job.number);
             post.outbox.push_back(Sending { head, definition: Some(Arc::clone(&piece.job)), offset: 0 });
         }
+        post.last_told = piece.job.number;
         let slot = post.next_slot;
         post.next_slot = if usize::from(slot) + 1 == DEPTH { 0 } else { slot + 1 };
         // ORDERING: Relaxed. See `lane.rs`: the ring publishes the piece.
@@ -160,8 +164,10 @@ impl Lane {
         if let Some(post) = &mut self.post
             && post.told.remove(&job.number)
         {
+            post.last_told = 0;
             post.outbox.push_back(Sending { head: Head::new(Kind::Forget, job.number), definition: None, offset: 0 });
             post.send();
+            post.announce();
         }
     }
 
@@ -192,6 +198,7 @@ impl Post {
             outbox: VecDeque::new(),
             inbox: Vec::new(),
             told: HashSet::new(),
+            last_told: 0,
             items_left,
             is_ready: false,
             turned: Instant::now(),
@@ -226,7 +233,8 @@ impl Post {
         is_idle.then_some(self.turned)
     }
 
-    /// Writes what is to be sent, as far as there is room; returns whether anything was.
+    /// Writes what is to be sent, as far as there is room; returns whether anything was. A worker that sleeps is woken by
+    /// [`announce`](Self::announce).
     pub(super) fn send(&mut self) -> bool {
         let mut is_moving = false;
         while let (Some(sending), Some(work)) = (self.outbox.front_mut(), &mut self.work) {
@@ -243,10 +251,12 @@ impl Post {
             if sending.head.is_torn && sending.definition.is_some() {
                 // The worker has it without its context. It is told anew with the next piece.
                 self.told.remove(&sending.head.number);
+                self.last_told = 0;
             }
             let rest = body.get(sending.offset..).unwrap_or_default();
             let (part, behind) = rest.split_at(rest.len().min(PART_BYTES));
-            let Ok(mut record) = work.try_reserve(HEAD_BYTES + part.len()) else { break };
+            let mut batch = ManuallyDrop::new(work.batch());
+            let Ok(mut record) = batch.try_reserve(HEAD_BYTES + part.len()) else { break };
             let head = Head { goes_on: !behind.is_empty(), ..sending.head };
             record.copy_from(0, &head.to_bytes());
             record.copy_from(HEAD_BYTES, part);
@@ -262,7 +272,22 @@ impl Post {
         is_moving
     }
 
+    /// Wakes the worker if it sleeps and something was written for it.
+    pub(super) fn announce(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.batch().flush();
+        }
+    }
+
     pub(super) fn take_answers(&mut self, deliveries: &mut Deliveries) -> bool {
+        let found = self.take_all_answers(deliveries);
+        if found {
+            self.turned = Instant::now();
+        }
+        found
+    }
+
+    fn take_all_answers(&mut self, deliveries: &mut Deliveries) -> bool {
         let mut found = false;
         loop {
             let record = match self.answers.try_read() {
@@ -303,7 +328,6 @@ impl Post {
             Kind::Unfit => self.unfit = postcard::from_bytes(&bytes).ok(),
             Kind::Items | Kind::TakenBack => {
                 let fds = self.fds(head);
-                self.turned = Instant::now();
                 let Some(flying) = self.flying.pop_front().filter(|flying| flying.slot == head.slot) else {
                     return self.distrust();
                 };
