@@ -97,7 +97,7 @@ pub fn spawn<A: Portable, R: Portable>(function: fn(A) -> R, arguments: A) -> Re
 /// **Dropping the handle kills the process and reaps it**; [`detach`](Self::detach) lets it live on.
 ///
 /// Signals reach exactly this process, never another one that has got its id since. All calls may be made from any thread.
-/// A raw `fork()` child of this process has no children: there the handle does nothing.
+/// A raw `fork()` child of this process has no children: there it gives [`Error::Forked`], and its drop does nothing.
 #[derive(Debug)]
 #[must_use = "dropping a Process kills it; join it, or detach it"]
 pub struct Process<R> {
@@ -199,7 +199,7 @@ impl<R> Process<R> {
     /// children end with it. Does not wait; no effect on a process that has ended.
     ///
     /// # Errors
-    /// [`Error::Io`]: it has become another user's.
+    /// [`Error::Io`]: it has become another user's. [`Error::Forked`].
     pub fn terminate(&self) -> Result<()> {
         self.child.signal(Signal::TERM)
     }
@@ -207,7 +207,7 @@ impl<R> Process<R> {
     /// Ends it, by `SIGKILL`. Does not wait; no effect on a process that has ended.
     ///
     /// # Errors
-    /// [`Error::Io`]: it has become another user's.
+    /// [`Error::Io`]: it has become another user's. [`Error::Forked`].
     pub fn kill(&self) -> Result<()> {
         self.child.signal(Signal::KILL)
     }
@@ -215,7 +215,7 @@ impl<R> Process<R> {
     /// Interrupts it, by `SIGINT`, as Ctrl-C does. Does not wait; no effect on a process that has ended.
     ///
     /// # Errors
-    /// [`Error::Io`]: it has become another user's.
+    /// [`Error::Io`]: it has become another user's. [`Error::Forked`].
     pub fn interrupt(&self) -> Result<()> {
         self.child.signal(Signal::INT)
     }
@@ -252,7 +252,7 @@ impl<R> Process<R> {
     /// Waits until it has ended. Its result stays for [`join`](Self::join).
     ///
     /// # Errors
-    /// [`Error::Vanished`], [`Error::Io`].
+    /// [`Error::Vanished`], [`Error::Forked`], [`Error::Io`].
     pub fn wait(&mut self) -> Result<ExitStatus> {
         // Without a deadline it ends by the process's end only.
         self.settle(None)?;
@@ -262,7 +262,7 @@ impl<R> Process<R> {
     /// Waits until it has ended, at most so long; `None`: it has not. Its result stays for [`join`](Self::join).
     ///
     /// # Errors
-    /// [`Error::Vanished`], [`Error::Io`].
+    /// [`Error::Vanished`], [`Error::Forked`], [`Error::Io`].
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
         if !self.settle(reap::deadline(timeout))? {
             return Ok(None);
@@ -272,6 +272,8 @@ impl<R> Process<R> {
 
     /// Waits for the process's end, and takes its answer meanwhile; whether it has ended.
     fn settle(&mut self, deadline: Option<Instant>) -> Result<bool> {
+        // The socket is the parent's: what its fork reads there is lost.
+        self.child.must_be_ours()?;
         loop {
             self.receive();
             if self.child.end().is_some() {
@@ -340,7 +342,7 @@ impl<R: Portable> Process<R> {
     ///   get through;
     /// - [`Error::BuildMismatch`], [`Error::NotInitialized`]: the program could not run the function;
     /// - [`Error::Closed`]: [`join_timeout`](Self::join_timeout) has given the result already;
-    /// - [`Error::Vanished`], [`Error::Io`].
+    /// - [`Error::Vanished`], [`Error::Forked`], [`Error::Io`].
     pub fn join(mut self) -> Result<R> {
         self.settle(None)?;
         self.take()

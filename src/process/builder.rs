@@ -153,7 +153,8 @@ impl ProcessBuilder {
     /// # Errors
     /// Before anything is started: [`Error::Encode`] and the handles' own, [`Error::NotPortable`],
     /// [`Error::NotInitialized`], [`Error::TooDeep`]. From the system: [`Error::FdLimit`], [`Error::Io`],
-    /// [`Error::Create`]. Nothing is left running then.
+    /// [`Error::Create`]; [`Error::Vanished`] if the child has ended at once, and somebody else has taken its status.
+    /// Nothing is left running then.
     ///
     /// # Crash
     /// If this process dies, the child is ended within a second, unless it was [detached](Process::detach).
@@ -178,6 +179,8 @@ impl ProcessBuilder {
         drop(command);
         let child = match Child::new(started.id(), birth.name.clone()) {
             Ok(child) => Arc::new(child),
+            // Its id may be another process's by now.
+            Err(error @ Error::Vanished { .. }) => return Err(error),
             Err(error) => {
                 // Not yet waited for, and so still itself.
                 let _ = started.kill();

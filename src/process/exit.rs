@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::mem;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitStatus;
@@ -55,8 +56,8 @@ extern "C" fn run_hooks() {
         let last = HOOKS.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let Some(hook) = last else { return };
         if hook.pid == std::process::id() {
-            // The panic hook has reported it.
-            let _ = panic::catch_unwind(AssertUnwindSafe(hook.run));
+            // The panic hook has reported it. A payload's drop may panic again, and nothing unwinds from here.
+            let _ = panic::catch_unwind(AssertUnwindSafe(hook.run)).map_err(mem::forget);
         }
     }
 }

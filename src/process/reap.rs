@@ -51,11 +51,15 @@ impl Child {
     /// Takes charge of `pid`, which is a child of this process and was not waited for.
     ///
     /// # Errors
-    /// [`Error::FdLimit`], [`Error::Io`].
+    /// [`Error::Vanished`]: it has ended, and somebody else has taken its status; [`Error::FdLimit`], [`Error::Io`].
     pub(crate) fn new(pid: u32, name: String) -> Result<Self> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH);
         let opened = raw.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
-        let pidfd = above_stdio(opened.map_err(Error::os("open a pidfd"))?)?;
+        let opened = opened.map_err(|error| match error {
+            Errno::SRCH => Error::Vanished { pid },
+            error => Error::os("open a pidfd")(error),
+        });
+        let pidfd = above_stdio(opened?)?;
         Ok(Self { pid, name, pidfd, parent: std::process::id(), state: Mutex::default() })
     }
 
@@ -74,6 +78,12 @@ impl Child {
     /// Whether it is this process that has started it.
     pub(crate) fn is_ours(&self) -> bool {
         self.parent == std::process::id()
+    }
+
+    /// # Errors
+    /// [`Error::Forked`]: another process than this one has started it, of which this one is a raw fork.
+    pub(crate) fn must_be_ours(&self) -> Result<()> {
+        if self.is_ours() { Ok(()) } else { Err(Error::Forked) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,6 +134,7 @@ impl Child {
 
     /// Sends it a signal; a child that has ended gets none, and that is no error.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        self.must_be_ours()?;
         match rustix::process::pidfd_send_signal(self.pidfd(), signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(Error::os("send a signal")(error)),

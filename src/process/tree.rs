@@ -192,7 +192,7 @@ impl ActiveChild {
     /// Sends it `SIGTERM`; as [`Process::terminate`](crate::Process::terminate).
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`], [`Error::Forked`].
     pub fn terminate(&self) -> Result<()> {
         self.0.signal(Signal::TERM)
     }
@@ -200,7 +200,7 @@ impl ActiveChild {
     /// Sends it `SIGKILL`; as [`Process::kill`](crate::Process::kill).
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`], [`Error::Forked`].
     pub fn kill(&self) -> Result<()> {
         self.0.signal(Signal::KILL)
     }

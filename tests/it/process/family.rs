@@ -184,6 +184,45 @@ fn exit_hooks_run_in_reverse_order_however_the_child_exits() {
 }
 
 #[test]
+fn a_hook_whose_panic_cannot_even_be_dropped_stops_no_other() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("a payload that panics");
+        }
+    }
+    let hooks = |()| {
+        at_exit(|| println!("the last"));
+        at_exit(|| std::panic::panic_any(Panics));
+    };
+    let mut child = ProcessBuilder::new().stdout(Stdio::piped()).stderr(Stdio::null()).spawn(hooks, ()).unwrap();
+    assert_eq!(std::io::read_to_string(child.take_stdout().unwrap()).unwrap(), "the last\n");
+    child.wait().unwrap();
+    assert_eq!(child.exit_code(), Some(0));
+}
+
+#[test]
+fn a_raw_fork_of_the_parent_takes_no_result_and_sends_no_signal() {
+    let in_child = |()| {
+        let (mut ours, theirs) = crosslane::pipe::<(), ()>().unwrap();
+        let mut child = spawn(|mut gate: crosslane::Connection<(), ()>| gate.recv().is_ok(), theirs).unwrap();
+        // SAFETY: this thread goes on alone in the copy, which exits.
+        let copy = unsafe { libc::fork() };
+        if copy == 0 {
+            let joined = child.join_timeout(LIMIT);
+            let refused = matches!(joined, Err(Error::Forked)) && matches!(child.kill(), Err(Error::Forked));
+            std::process::exit(i32::from(!refused));
+        }
+        let copy = rustix::process::Pid::from_raw(copy).unwrap();
+        let (_, status) = rustix::process::waitpid(Some(copy), rustix::process::WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(0));
+        ours.send(&()).unwrap();
+        child.join().unwrap()
+    };
+    assert!(spawn(in_child, ()).unwrap().join().unwrap());
+}
+
+#[test]
 fn a_raw_fork_of_the_parent_has_no_children_and_ends_none() {
     let in_child = |()| {
         let mut child = spawn(forever, ()).unwrap();

@@ -134,6 +134,22 @@ fn ignored_child_signals_lose_no_result_and_no_status() {
 }
 
 #[test]
+fn a_program_that_ends_at_once_and_that_nobody_waits_for_is_told_so() {
+    let in_parent = |()| {
+        // SAFETY: an action that is no function.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        let end = |_| match ProcessBuilder::new().program("/bin/true").spawn(|()| (), ()).map(|mut child| child.wait())
+        {
+            // Before it was looked at, or after.
+            Ok(Ok(_) | Err(Error::Vanished { .. })) | Err(Error::Vanished { .. }) => None,
+            other => Some(format!("{other:?}")),
+        };
+        (0..60).find_map(end)
+    };
+    assert_eq!(spawn(in_parent, ()).unwrap().join().unwrap(), None);
+}
+
+#[test]
 fn a_child_that_somebody_else_has_waited_for_is_seen_to_have_ended() {
     let in_parent = |()| {
         let mut child = spawn(|n: u32| n + 1, 1).unwrap();
