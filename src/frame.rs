@@ -15,7 +15,8 @@
 //! # Trust
 //! The length in a header reserves nothing: memory grows with the bytes that arrive. Descriptors that the receiver has no
 //! room for (`RLIMIT_NOFILE`) are dropped by the kernel, which says so; the frame is then received to its end, as
-//! [`Error::FdLimit`], and the next one is whole.
+//! [`Error::FdLimit`], and the next one is whole. So is a frame of which the kernel lets the sender send only the first 253
+//! (too many are on their way between processes): its sender gets the same error, and sends the rest without.
 //!
 //! # Crash
 //! A sender killed inside a frame leaves the end of the stream inside a frame: [`Received::Torn`].
@@ -180,10 +181,17 @@ fn send_parts(socket: BorrowedFd<'_>, header: Header, parts: [&[u8]; 2], fds: &[
         return send_all(socket, [&bytes, parts[0], parts[1]], first);
     }
     send_all(socket, [&bytes, &[], &[]], first)?;
+    let mut refused = None;
     for more in rest.chunks(FDS_AT_ONCE) {
-        send_all(socket, [&[0], &[], &[]], more)?;
+        // What has begun is sent to its end, so that the next frame is whole; its receiver counts the descriptors.
+        let more = if refused.is_none() { more } else { &[] };
+        if let Err(error) = send_all(socket, [&[0], &[], &[]], more) {
+            send_all(socket, [&[0], &[], &[]], &[])?;
+            refused = Some(error);
+        }
     }
-    send_all(socket, [parts[0], parts[1], &[]], &[])
+    send_all(socket, [parts[0], parts[1], &[]], &[])?;
+    refused.map_or(Ok(()), Err)
 }
 
 /// Sends all bytes, the descriptors beside the first.
@@ -306,11 +314,11 @@ impl Receiver {
     /// The frame is whole. The next one begins, whatever this one was.
     fn finish(&mut self, header: Header) -> Result<Frame, Error> {
         let Self { mut fds, has_lost_fds, mut body, .. } = mem::take(self);
-        if has_lost_fds {
-            return Err(Error::FdLimit);
-        }
-        if fds.len() != header.fds as usize || header.is_in_memfd && fds.is_empty() {
+        if fds.len() > header.fds as usize || header.is_in_memfd && header.fds == 0 {
             return Err(invalid("take as many descriptors as a frame's header says"));
+        }
+        if has_lost_fds || fds.len() < header.fds as usize {
+            return Err(Error::FdLimit);
         }
         if header.is_in_memfd {
             body = read_spilled(&fds.remove(0), header.len_bytes)?;

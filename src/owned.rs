@@ -380,6 +380,10 @@ impl Moved for Leaving {
 
     /// It may have been passed on before the process died, so it is not taken back.
     fn lost(&mut self) {}
+
+    fn has_arrived(&self) -> bool {
+        true
+    }
 }
 
 impl Drop for Leaving {
@@ -505,6 +509,14 @@ mod tests {
         let message = (array(1), Refuses);
         assert!(matches!(pack(&message), Err(Error::Encode { .. })));
         assert!(message.0.is_here());
+    }
+
+    #[test]
+    fn what_is_refused_outside_of_a_message_is_not_the_next_ones_error() {
+        let array = array(1);
+        drop(pack(&array).unwrap().sent());
+        assert!(serde_json::to_string(&array).unwrap_err().to_string().contains("handed over"));
+        assert!(matches!(unpack::<u64>(&[0xff; 20], Vec::new()), Err(Error::Decode { .. })));
     }
 
     /// What a `Serialize` and a `Deserialize` of the user's can do with the bytes of a part.

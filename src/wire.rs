@@ -54,6 +54,9 @@ pub(crate) trait Moved: fmt::Debug + Send + Sync {
 
     /// The process that was to get it is dead, or will never read it. It may have arrived all the same.
     fn lost(&mut self);
+
+    /// Whether it would mean nothing to take it back any more.
+    fn has_arrived(&self) -> bool;
 }
 
 /// What is on its way, for as long as its sender can be asked to take it back.
@@ -87,6 +90,12 @@ impl InTransit {
     /// Whether there is nothing that could be taken back.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Adds what left later, and forgets what has arrived.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.0.retain(|one| !one.has_arrived());
+        self.0.extend(later.0);
     }
 }
 
@@ -393,7 +402,10 @@ fn may_travel<E: serde::ser::Error>(handle: &'static str) -> Result<(), E> {
 
 pub(crate) fn refuse_to_go<E: serde::ser::Error>(why: Error) -> E {
     let text = why.to_string();
-    REFUSAL.set(Some(why));
+    // Nobody would take it, but for the next message that fails.
+    if CARRIER.get() != Carrier::Foreign {
+        REFUSAL.set(Some(why));
+    }
     E::custom(text)
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ pub struct Sender<S> {
     /// The tag of the next message with descriptors; from 1.
     pub(super) next_tag: u64,
     /// Ends that were sent and may never arrive.
-    in_transit: Vec<InTransit>,
+    in_transit: InTransit,
     message: PhantomData<fn(S)>,
 }
 
@@ -74,7 +75,7 @@ impl<S: Portable> Sender<S> {
         claim: impl FnOnce(&Record<Trusted>, Ringer) -> Result<BelledWriter<Ringer>, ClaimError>,
     ) -> Result<Self> {
         let writer = claim(&ring, Ringer(Arc::clone(&link))).map_err(unclaimed)?;
-        Ok(Self { writer: Some(writer), ring, link, next_tag, in_transit: Vec::new(), message: PhantomData })
+        Ok(Self { writer: Some(writer), ring, link, next_tag, in_transit: InTransit::default(), message: PhantomData })
     }
 
     /// As [`Connection::send`](crate::Connection::send).
@@ -161,19 +162,19 @@ impl<S: Portable> Sender<S> {
 
     #[cold]
     fn send_with_descriptors(&mut self, parcel: Parcel, patience: Patience) -> Result<()> {
-        let (deadline, link) = (patience.deadline(), Arc::clone(&self.link));
+        let (deadline, link, ring) = (patience.deadline(), Arc::clone(&self.link), self.ring.clone());
         // Also for a message that is not sent: its descriptors may have been.
         let tag = self.next_tag;
         self.next_tag += 1;
         let len_bytes = parcel.bytes.len();
         let mut room = reserve(self.writer()?, len_bytes, patience)?;
-        link.send(tag, &parcel.fds, deadline)?;
+        link.send(tag, &parcel.fds, deadline, || is_read(&ring)).map_err(|error| match (error, patience) {
+            (Error::TimedOut, Patience::Try) => Error::Full,
+            (error, _) => error,
+        })?;
         room.copy_from(0, &parcel.bytes);
         room.commit().map_err(not_pushed)?;
-        let in_transit = parcel.sent();
-        if !in_transit.is_empty() {
-            self.in_transit.push(in_transit);
-        }
+        self.in_transit.add(parcel.sent());
         Ok(())
     }
 
@@ -189,18 +190,17 @@ impl<S: Portable> Sender<S> {
 impl<S> Sender<S> {
     /// Ends that were sent to a peer that is gone, and did not arrive, are closed.
     fn take_back(&mut self) {
-        for one in self.in_transit.drain(..) {
-            one.lost();
-        }
+        mem::take(&mut self.in_transit).lost();
     }
+}
 
-    /// Whether the peer will read nothing more.
-    fn is_peer_gone(&self) -> bool {
-        match self.ring.reader_end() {
-            End::Closed => true,
-            End::Owned(owner) => self.ring.segment().env().is_some_and(|env| env.is_dead(owner)),
-            End::Vacant | End::Corrupt => false,
-        }
+/// # Errors
+/// [`Error::Closed`], [`Error::PeerDied`]: the peer will read nothing more.
+fn is_read(ring: &Record<Trusted>) -> Result<()> {
+    match ring.reader_end() {
+        End::Closed => Err(Error::Closed),
+        End::Owned(owner) if ring.segment().env().is_some_and(|env| env.is_dead(owner)) => Err(Error::PeerDied),
+        End::Owned(_) | End::Vacant | End::Corrupt => Ok(()),
     }
 }
 
@@ -246,9 +246,11 @@ impl<R: Portable> Receiver<R> {
     /// # Errors
     /// As there.
     pub fn recv_bytes(&mut self) -> Result<Vec<u8>> {
+        let link = Arc::clone(&self.link);
         let message = next(self.open()?, Patience::Forever)?;
         let mut bytes = vec![0; len_bytes(&message)?];
         message.copy_to(TAG_BYTES, &mut bytes);
+        close_descriptors(&message, &link);
         message.release();
         Ok(bytes)
     }
@@ -258,6 +260,7 @@ impl<R: Portable> Receiver<R> {
     /// # Errors
     /// As there.
     pub fn recv_bytes_into(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let link = Arc::clone(&self.link);
         let message = next(self.open()?, Patience::Forever)?;
         let needed = len_bytes(&message)?;
         let Some(room) = buffer.get_mut(..needed) else {
@@ -265,6 +268,7 @@ impl<R: Portable> Receiver<R> {
             return Err(Error::BufferTooShort { needed_bytes: needed as u64 });
         };
         message.copy_to(TAG_BYTES, room);
+        close_descriptors(&message, &link);
         message.release();
         Ok(needed)
     }
@@ -390,6 +394,17 @@ fn unpack_slow<R: Portable>(message: &Message<'_>, link: &Link) -> Result<R> {
     }
 }
 
+/// Takes what travelled beside a message of which only the bytes are wanted.
+fn close_descriptors(message: &Message<'_>, link: &Link) {
+    let mut tag = [0; TAG_BYTES];
+    message.copy_to(0, &mut tag);
+    match u64::from_le_bytes(tag) {
+        0 => {}
+        // What the kernel has dropped is closed already.
+        tag => drop(link.take(tag)),
+    }
+}
+
 fn not_pushed(error: PushError) -> Error {
     match error {
         PushError::Full => Error::Full,
@@ -428,7 +443,7 @@ pub(super) fn unclaimed(error: ClaimError) -> Error {
 
 impl<S> Drop for Sender<S> {
     fn drop(&mut self) {
-        if !self.in_transit.is_empty() && self.is_peer_gone() {
+        if !self.in_transit.is_empty() && is_read(&self.ring).is_err() {
             self.take_back();
         }
         match self.writer.take() {

@@ -17,9 +17,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use crosslane_sync::Deadline;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -31,20 +33,22 @@ use crate::shm::Bell;
 
 const DESCRIPTORS: u8 = 1;
 const BELL: u8 = 2;
+/// The longest sleep for room in the socket before the reader is looked at: as long as anybody sleeps behind another process.
+const ROOM_SLICE: Duration = Duration::from_millis(10);
 
 /// This side's socket. Closed when the end has been handed over.
 pub(crate) struct Link {
-    parcels: Mutex<Parcels>,
+    parcel: Mutex<Parcel>,
     is_closed: AtomicBool,
     socket: RwLock<Option<Arc<OwnedFd>>>,
     inbox: Mutex<Inbox>,
 }
 
-/// Messages that have been packed with the end in them. Until one is sent, the end is this process's, and if it is dropped
-/// meanwhile, theirs.
+/// The message that has been packed with the end in it. Until it is sent, the end is this process's, and if it is dropped
+/// meanwhile, the message's.
 #[derive(Debug, Default)]
-struct Parcels {
-    packed: u32,
+struct Parcel {
+    is_packed: bool,
     has_dropped_sender: bool,
     has_dropped_receiver: bool,
 }
@@ -69,9 +73,8 @@ pub(crate) struct Inbox {
 impl Link {
     pub(super) fn new(socket: OwnedFd, descriptors: VecDeque<(u64, Vec<OwnedFd>)>) -> Arc<Self> {
         let inbox = Inbox { descriptors, ..Inbox::default() };
-        let parcels = Mutex::default();
         Arc::new(Self {
-            parcels,
+            parcel: Mutex::default(),
             is_closed: AtomicBool::new(false),
             socket: RwLock::new(Some(Arc::new(socket))),
             inbox: Mutex::new(inbox),
@@ -97,43 +100,52 @@ impl Link {
         self.inbox().descriptors.clear();
     }
 
-    /// A message has been packed with the end in it.
-    pub(super) fn pack(&self) {
-        self.parcels().packed += 1;
+    /// A message is being packed with the end in it. `false`: it is in one already, which may still be sent, or gone. Two
+    /// messages, or two copies in one, would hand the same end over twice.
+    pub(super) fn pack(&self) -> bool {
+        let mut parcel = self.parcel();
+        !self.is_closed() && !mem::replace(&mut parcel.is_packed, true)
     }
 
-    /// Such a message will not be sent. Which halves are nobody's any more.
+    /// That message will not be sent. Which halves are nobody's any more.
     pub(super) fn unpack(&self) -> impl Iterator<Item = Half> + use<> {
-        let mut parcels = self.parcels();
-        parcels.packed -= 1;
-        let is_last = parcels.packed == 0 && !self.is_closed();
-        let halves = [(Half::Sender, parcels.has_dropped_sender), (Half::Receiver, parcels.has_dropped_receiver)];
-        halves.into_iter().filter(move |(_, is_dropped)| is_last && *is_dropped).map(|(half, _)| half)
+        let mut parcel = self.parcel();
+        parcel.is_packed = false;
+        let is_here = !self.is_closed();
+        let halves = [(Half::Sender, parcel.has_dropped_sender), (Half::Receiver, parcel.has_dropped_receiver)];
+        halves.into_iter().filter(move |(_, is_dropped)| is_here && *is_dropped).map(|(half, _)| half)
     }
 
     /// A half is dropped. Whether it is to be left as it is: to the process that it was sent to, or to a message that may
     /// still be sent.
     pub(super) fn leaves(&self, half: Half) -> bool {
-        let mut parcels = self.parcels();
+        let mut parcel = self.parcel();
         match half {
-            Half::Sender => parcels.has_dropped_sender = true,
-            Half::Receiver => parcels.has_dropped_receiver = true,
+            Half::Sender => parcel.has_dropped_sender = true,
+            Half::Receiver => parcel.has_dropped_receiver = true,
         }
-        self.is_closed() || parcels.packed > 0
+        self.is_closed() || parcel.is_packed
     }
 
-    fn parcels(&self) -> MutexGuard<'_, Parcels> {
-        self.parcels.lock().unwrap_or_else(PoisonError::into_inner)
+    fn parcel(&self) -> MutexGuard<'_, Parcel> {
+        self.parcel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends the descriptors of message `tag`, waiting for room in the socket.
-    pub(super) fn send(&self, tag: u64, fds: &[OwnedFd], deadline: Deadline) -> Result<()> {
+    /// Sends the descriptors of message `tag`, waiting for room in the socket for as long as `is_read` finds nothing wrong
+    /// with the reader.
+    pub(super) fn send(
+        &self,
+        tag: u64,
+        fds: &[OwnedFd],
+        deadline: Deadline,
+        is_read: impl Fn() -> Result<()>,
+    ) -> Result<()> {
         let socket = self.socket().ok_or(Error::AlreadySent { handle: "Connection" })?;
-        await_room(socket.as_fd(), deadline)?;
+        await_room(socket.as_fd(), deadline, is_read)?;
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         match frame::send(socket.as_fd(), DESCRIPTORS, [&tag.to_le_bytes(), &[]], &fds) {
             Err(Error::Io { source, .. }) if frame::is_gone(&source) => Err(Error::Closed),
@@ -152,8 +164,10 @@ impl Link {
         }
         match inbox.descriptors.pop_front() {
             Some((at, fds)) if at == tag => Ok(fds),
-            other => {
-                inbox.descriptors.extend(other);
+            later => {
+                if let Some(later) = later {
+                    inbox.descriptors.push_front(later);
+                }
                 // They were sent before the message was committed, so only the kernel can have dropped them.
                 Err(Error::FdLimit)
             }
@@ -220,12 +234,13 @@ pub(crate) fn timespec(deadline: Deadline) -> Option<Timespec> {
     Some(Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() })
 }
 
-fn await_room(socket: BorrowedFd<'_>, deadline: Deadline) -> Result<()> {
+/// Whoever reads may drop its receiving half and keep the other one, and with it the socket.
+fn await_room(socket: BorrowedFd<'_>, deadline: Deadline, is_read: impl Fn() -> Result<()>) -> Result<()> {
     loop {
         let mut fds = [PollFd::new(&socket, PollFlags::OUT)];
-        match rustix::event::poll(&mut fds, timespec(deadline).as_ref()) {
+        match rustix::event::poll(&mut fds, timespec(deadline.min(Deadline::after(ROOM_SLICE))).as_ref()) {
             Ok(0) if deadline.has_passed() => return Err(Error::TimedOut),
-            Ok(0) | Err(Errno::INTR) => {}
+            Ok(0) | Err(Errno::INTR) => is_read()?,
             Ok(_) => return Ok(()),
             Err(error) => return Err(Error::os("wait for room in a socket")(error)),
         }

@@ -76,6 +76,10 @@ impl Moved for Leaving {
         self.outgoing.0.withdraw_writer(self.outgoing.1);
         self.incoming.0.withdraw_reader(self.incoming.1);
     }
+
+    fn has_arrived(&self) -> bool {
+        !self.outgoing.0.is_writer_on_its_way(self.outgoing.1) && !self.incoming.0.is_reader_on_its_way(self.incoming.1)
+    }
 }
 
 impl<S: Portable, R: Portable> Serialize for Connection<S, R> {
@@ -105,7 +109,9 @@ impl<S: Portable, R: Portable> Serialize for Connection<S, R> {
             next_tag: sender.next_tag,
             early,
         };
-        sender.link.pack();
+        if !sender.link.pack() {
+            return Err(wire::already_sent(HANDLE));
+        }
         let leaving = Leaving { link: Arc::clone(&sender.link), outgoing, incoming };
         wire::attach_moved(HANDLE, Box::new(leaving))?;
         ticket.serialize(serializer)

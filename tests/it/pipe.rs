@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use crosslane::{Connection, Descriptor, Error, Queue, pipe, pipe_with_capacity, spawn};
 
-use crate::{LIMIT, Watchdog, open_fds};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{LIMIT, Watchdog, open_fds, until};
 
 #[test]
 fn messages_arrive_whole_and_in_order_on_both_sides() {
@@ -196,6 +198,132 @@ fn the_descriptors_of_a_message_that_was_not_sent_go_to_no_other() {
     a.send(&(vec![4; 20], with())).unwrap();
     let (third, fourth) = (b.recv().unwrap(), b.recv().unwrap());
     assert!(third.1.is_none() && fourth.1.is_some() && fourth.0 == [4; 20]);
+}
+
+#[test]
+fn descriptors_that_find_no_room_in_the_socket_wait_for_a_reader_and_no_longer() {
+    let _watchdog = Watchdog::new();
+    let (mut a, b) = pipe_with_capacity::<Descriptor, ()>(1 << 20).unwrap();
+    let file = Descriptor(tempfile().into());
+    let full = (0..10_000).find_map(|_| a.try_send(&file).err());
+    assert!(matches!(full, Some(Error::Full)), "{full:?}");
+    assert!(matches!(a.send_timeout(&file, Duration::from_millis(5)), Err(Error::TimedOut)));
+    // The half that sends keeps the socket open.
+    let (_sender, receiver) = b.split();
+    let (tell, told) = std::sync::mpsc::channel();
+    let sending = thread::spawn(move || {
+        tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+        a.send(&file)
+    });
+    let state = format!("/proc/self/task/{}/syscall", told.recv().unwrap());
+    let poll = [libc::SYS_poll, libc::SYS_ppoll].map(|number| number.to_string());
+    until("it waits for room", || {
+        let call = std::fs::read_to_string(&state).unwrap_or_default();
+        poll.iter().any(|poll| call.split(' ').next() == Some(poll))
+    });
+    drop(receiver);
+    assert!(matches!(sending.join().unwrap(), Err(Error::Closed)));
+}
+
+#[test]
+fn a_message_that_the_receiver_has_no_descriptors_for_costs_no_other() {
+    alone(|()| {
+        let (mut a, mut b) = pipe::<Vec<Descriptor>, ()>().unwrap();
+        let some = |count| (0..count).map(|_| Descriptor(tempfile().into())).collect::<Vec<_>>();
+        a.send(&some(20)).unwrap();
+        for _ in 0..3 {
+            a.send(&some(1)).unwrap();
+        }
+        let limit = getrlimit(Resource::Nofile);
+        let few = open_fds() as u64 + 6;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(few), ..limit }).unwrap();
+        assert!(matches!(b.recv(), Err(Error::FdLimit)));
+        for _ in 0..3 {
+            assert_eq!(b.recv().unwrap().len(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_message_of_which_too_many_descriptors_are_on_their_way_costs_no_other() {
+    alone(|()| {
+        // What a user may have on its way is its limit of open descriptors; root has none.
+        // SAFETY: this process is the test's own.
+        if rustix::process::geteuid().is_root() && unsafe { libc::setuid(65_534) } != 0 {
+            println!("skipped: root that cannot be somebody else");
+            return;
+        }
+        let (mut a, mut b) = pipe::<Vec<Descriptor>, ()>().unwrap();
+        let (mut others, _unread) = pipe::<Vec<Descriptor>, ()>().unwrap();
+        let file = tempfile();
+        let some = |count| (0..count).map(|_| Descriptor(file.try_clone().unwrap().into())).collect::<Vec<_>>();
+        let many = some(300);
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(700), ..limit }).unwrap();
+        for _ in 0..3 {
+            others.send(&some(160)).unwrap();
+        }
+        assert!(matches!(a.send(&many), Err(Error::FdLimit)), "the first 253 may go, and the others not");
+        drop((others, _unread));
+        a.send(&some(1)).unwrap();
+        assert_eq!(b.recv().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn bytes_that_are_received_of_a_message_with_descriptors_close_them() {
+    let _watchdog = Watchdog::new();
+    let (mut a, mut b) = pipe::<Descriptor, ()>().unwrap();
+    for is_into in [false, true] {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        a.send(&Descriptor(writer.into())).unwrap();
+        match is_into {
+            true => drop(b.recv_bytes_into(&mut [0; 16]).unwrap()),
+            false => drop(b.recv_bytes().unwrap()),
+        }
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "nobody can write");
+    }
+}
+
+#[test]
+fn ends_that_have_arrived_cost_their_sender_nothing() {
+    alone(|()| {
+        let (mut carrier, mut other) = pipe::<Connection<u32, u32>, ()>().unwrap();
+        let before = open_fds();
+        for _ in 0..20 {
+            let (mut a, b) = pipe::<u32, u32>().unwrap();
+            carrier.send(&b).unwrap();
+            drop(b);
+            drop(other.recv().unwrap());
+            assert!(matches!(a.recv(), Err(Error::Closed)));
+        }
+        assert!(open_fds() <= before + 1, "{} {before}", open_fds());
+    });
+}
+
+/// A value that is written twice, as one behind two `Rc`s would be.
+struct Twice(Connection<u32, u32>);
+
+impl serde::Serialize for Twice {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.0, &self.0).serialize(serializer)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Twice {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <(Connection<u32, u32>, Connection<u32, u32>)>::deserialize(deserializer).map(|(one, _)| Self(one))
+    }
+}
+
+#[test]
+fn a_message_takes_an_end_once() {
+    let (mut carrier, _other) = pipe::<Twice, ()>().unwrap();
+    let (mut a, b) = pipe::<u32, u32>().unwrap();
+    let mut twice = Twice(b);
+    assert!(matches!(carrier.send(&twice), Err(Error::AlreadySent { handle: "Connection" })));
+    a.send(&1).unwrap();
+    assert_eq!(twice.0.recv().unwrap(), 1, "it was not sent");
 }
 
 #[test]

@@ -23,7 +23,7 @@
 //! | withdraw 2 and its wake | `CLOSED`; a sleeping peer sees it when its slice ends |
 
 use super::{Ring, Side};
-use crate::end::ClaimError;
+use crate::end::{ClaimError, End};
 use crate::owner::OwnerId;
 use crate::prim::Ordering;
 use crate::wait::{Liveness, Wait};
@@ -57,6 +57,11 @@ impl Side {
         if self.end.hand_over(from) { Ok(Handover { from, claims }) } else { Err(ClaimError::Corrupt) }
     }
 
+    fn is_on_its_way(&self, handover: Handover) -> bool {
+        // ORDERING: Relaxed. Whatever is seen was true a moment ago, and an end that has arrived is not on this way again.
+        self.claims.load(Ordering::Relaxed) == handover.claims && self.end.peer() == End::Owned(handover.from)
+    }
+
     /// Withdraws the end; `peer` is the other side.
     fn withdraw<W: Wait>(&self, handover: Handover, peer: &Self, ring: &Ring<'_>, wait: &W) {
         // ORDERING: Relaxed. The caller's proof of death shows what the dead one counted.
@@ -68,6 +73,18 @@ impl Side {
 }
 
 impl Ring<'_> {
+    /// Whether nobody has taken the writer's end over yet, nor closed it.
+    #[must_use]
+    pub fn is_writer_on_its_way(&self, handover: Handover) -> bool {
+        self.header().writer.is_on_its_way(handover)
+    }
+
+    /// As [`is_writer_on_its_way`](Self::is_writer_on_its_way), of the reader's end.
+    #[must_use]
+    pub fn is_reader_on_its_way(&self, handover: Handover) -> bool {
+        self.header().reader.is_on_its_way(handover)
+    }
+
     /// Closes the writer's end, which this process handed over to one that is proven dead, unless that one had taken it.
     ///
     /// `wait` wakes the reader, by its [bell](crate::bell) too, if it has one.
