@@ -329,9 +329,9 @@ impl<R: RawLock> Drop for Held<'_, R> {
 }
 
 /// The value may be half changed.
-const BROKEN: usize = 1;
+pub(crate) const BROKEN: usize = 1;
 /// The thread was panicking when it took the lock.
-const PANICKING: usize = 2;
+pub(crate) const PANICKING: usize = 2;
 
 /// The value, lent in place while the lock is held. Dropping it unlocks.
 ///

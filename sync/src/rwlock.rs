@@ -27,7 +27,7 @@ use crosslane_core::mutex::Acquired;
 use crosslane_core::{Liveness, OwnerId, Plain, Trust, Trusted, Untrusted, Wait};
 
 use crate::deadline::Deadline;
-use crate::mutex::LockError;
+use crate::mutex::{BROKEN, LockError, PANICKING};
 use crate::value::Shared;
 
 /// Processes that can read at once, unless the type says otherwise.
@@ -131,9 +131,9 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> RwLoc
     /// # Crash
     /// A process killed inside is a dead reader.
     pub fn get(&self) -> Result<T, LockError<T>> {
-        let (reading, acquired) = self.reading(Deadline::never()).map_err(refused)?;
+        let (place, acquired) = self.reading(Deadline::never()).map_err(refused)?;
         let copy = self.value.get();
-        drop(reading);
+        self.words().unlock_read(place, &self.env);
         held(acquired, copy)
     }
 
@@ -150,9 +150,9 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> RwLoc
     /// A process killed inside leaves `OwnerDied`, with the old value, or with a torn one if it was killed while the copy
     /// was written back.
     pub fn update<O>(&self, change: impl FnOnce(&mut T) -> O) -> Result<O, LockError<RwRepair<'_, T, E, K, N>>> {
-        let (mut writing, acquired) = self.writing(Deadline::never()).map_err(refused)?;
+        let acquired = self.words().write(&self.env, Deadline::never()).map_err(refused)?;
+        let writing = Writing { lock: self, poison: acquired != Acquired::Clean };
         let mut copy = self.value.get();
-        writing.poison = usize::from(acquired != Acquired::Clean);
         match acquired {
             Acquired::Clean => {}
             Acquired::OwnerDied => return Err(LockError::OwnerDied(RwRepair { writing, copy })),
@@ -170,25 +170,19 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> RwLoc
     }
 
     #[inline(always)]
-    fn reading(&self, deadline: Deadline) -> Result<(Reading<'_, T, E, K, N>, Acquired), RwLockError> {
+    fn reading(&self, deadline: Deadline) -> Result<(ReadPlace, Acquired), RwLockError> {
         // ORDERING: Relaxed. Any value is right.
         let hint = self.hint.load(Ordering::Relaxed);
         let (place, acquired) = self.words().read(ReadPlace::hint(hint), &self.env, deadline)?;
-        Ok((self.entered(place, hint), acquired))
+        self.remember(place, hint);
+        Ok((place, acquired))
     }
 
     #[inline]
-    fn entered(&self, place: ReadPlace, hint: u32) -> Reading<'_, T, E, K, N> {
+    fn remember(&self, place: ReadPlace, hint: u32) {
         if place.number() != hint {
             self.hint.store(place.number(), Ordering::Relaxed);
         }
-        Reading { lock: self, place }
-    }
-
-    #[inline(always)]
-    fn writing(&self, deadline: Deadline) -> Result<(Writing<'_, T, E, K, N>, Acquired), RwLockError> {
-        let acquired = self.words().write(&self.env, deadline)?;
-        Ok((Writing { lock: self, poison: 0 }, acquired))
     }
 
     #[inline]
@@ -234,7 +228,10 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
     pub fn try_read(&self) -> ReadResult<'_, T, E, N> {
         let hint = self.hint.load(Ordering::Relaxed);
         let entered = self.words().try_read(ReadPlace::hint(hint), &self.env);
-        self.lent(entered.map(|(place, acquired)| (self.entered(place, hint), acquired)), would_block)
+        if let Ok((place, _)) = entered {
+            self.remember(place, hint);
+        }
+        self.lent(entered, would_block)
     }
 
     /// Lends the value to change; blocks until readers and writers have left or are proven dead. New readers wait
@@ -249,7 +246,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
     /// A process killed with the guard in hand leaves `OwnerDied` to the next one.
     #[inline(always)]
     pub fn write(&self) -> WriteResult<'_, T, E, N> {
-        self.lent_mut(self.writing(Deadline::never()), refused)
+        self.lent_mut(self.words().write(&self.env, Deadline::never()), refused)
     }
 
     /// As [`write`](Self::write), blocking for at most `timeout`.
@@ -257,7 +254,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
     /// # Errors
     /// As `write`, and [`LockError::TimedOut`].
     pub fn write_timeout(&self, timeout: Duration) -> WriteResult<'_, T, E, N> {
-        self.lent_mut(self.writing(Deadline::after(timeout)), refused)
+        self.lent_mut(self.words().write(&self.env, Deadline::after(timeout)), refused)
     }
 
     /// As [`write`](Self::write), without blocking.
@@ -265,30 +262,58 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwLock<T
     /// # Errors
     /// As `write`, and [`LockError::WouldBlock`].
     pub fn try_write(&self) -> WriteResult<'_, T, E, N> {
-        let entered = self.words().try_write(&self.env);
-        self.lent_mut(entered.map(|acquired| (Writing { lock: self, poison: 0 }, acquired)), would_block)
+        self.lent_mut(self.words().try_write(&self.env), would_block)
     }
 
     #[inline(always)]
     fn lent<'a>(
         &'a self,
-        entered: Result<(Reading<'a, T, E, Trusted, N>, Acquired), RwLockError>,
+        entered: Result<(ReadPlace, Acquired), RwLockError>,
         error: fn(RwLockError) -> LockError<RwReadGuard<'a, T, E, N>>,
     ) -> ReadResult<'a, T, E, N> {
-        let (reading, acquired) = entered.map_err(error)?;
-        held(acquired, RwReadGuard { value: self.value.ptr(), reading, not_send: PhantomData })
+        match entered {
+            Ok((place, Acquired::Clean)) => Ok(RwReadGuard { lock: self, place, not_send: PhantomData }),
+            entered => self.lent_slow(entered, error),
+        }
+    }
+
+    #[cold]
+    fn lent_slow<'a>(
+        &'a self,
+        entered: Result<(ReadPlace, Acquired), RwLockError>,
+        error: fn(RwLockError) -> LockError<RwReadGuard<'a, T, E, N>>,
+    ) -> ReadResult<'a, T, E, N> {
+        let (place, acquired) = entered.map_err(error)?;
+        held(acquired, RwReadGuard { lock: self, place, not_send: PhantomData })
     }
 
     #[inline(always)]
     fn lent_mut<'a>(
         &'a self,
-        entered: Result<(Writing<'a, T, E, Trusted, N>, Acquired), RwLockError>,
+        entered: Result<Acquired, RwLockError>,
         error: fn(RwLockError) -> LockError<RwWriteGuard<'a, T, E, N>>,
     ) -> WriteResult<'a, T, E, N> {
-        let (mut writing, acquired) = entered.map_err(error)?;
-        writing.poison = usize::from(acquired != Acquired::Clean);
-        let panicking = usize::from(thread::panicking());
-        held(acquired, RwWriteGuard { value: self.value.ptr(), writing, panicking, not_send: PhantomData })
+        match entered {
+            Ok(Acquired::Clean) => Ok(self.guard(0)),
+            entered => self.lent_mut_slow(entered, error),
+        }
+    }
+
+    #[cold]
+    fn lent_mut_slow<'a>(
+        &'a self,
+        entered: Result<Acquired, RwLockError>,
+        error: fn(RwLockError) -> LockError<RwWriteGuard<'a, T, E, N>>,
+    ) -> WriteResult<'a, T, E, N> {
+        let acquired = entered.map_err(error)?;
+        held(acquired, self.guard(if acquired == Acquired::Clean { 0 } else { BROKEN }))
+    }
+
+    /// The guard of a lock that was just acquired.
+    #[inline]
+    fn guard(&self, flags: usize) -> RwWriteGuard<'_, T, E, N> {
+        let flags = if thread::panicking() { flags | PANICKING } else { flags };
+        RwWriteGuard { lock: self, flags, not_send: PhantomData }
     }
 }
 
@@ -298,39 +323,23 @@ impl<T, E: fmt::Debug, K, const N: usize> fmt::Debug for RwLock<T, E, K, N> {
     }
 }
 
-/// A reader's place; given up when dropped.
-struct Reading<'a, T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> {
-    lock: &'a RwLock<T, E, K, N>,
-    place: ReadPlace,
-}
-
-impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> Drop for Reading<'_, T, E, K, N> {
-    #[inline]
-    fn drop(&mut self) {
-        self.lock.words().unlock_read(self.place, &self.lock.env);
-    }
-}
-
-/// The write lock, held; given up when dropped.
+/// The write lock, held while its holder works on a copy; given up when dropped.
 struct Writing<'a, T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> {
     lock: &'a RwLock<T, E, K, N>,
-    /// 0 or 1: a whole word, as in [`MutexGuard`](crate::MutexGuard).
-    poison: usize,
+    poison: bool,
 }
 
 impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> Drop for Writing<'_, T, E, K, N> {
-    #[inline]
     fn drop(&mut self) {
-        self.lock.words().unlock_write(&self.lock.env, self.poison != 0);
+        self.lock.words().unlock_write(&self.lock.env, self.poison);
     }
 }
 
 /// The value, lent to read. In a raw `fork()` child an inherited guard gives up nothing.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct RwReadGuard<'a, T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize = READERS> {
-    value: NonNull<T>,
-    #[expect(dead_code, reason = "gives the place up")]
-    reading: Reading<'a, T, E, Trusted, N>,
+    lock: &'a RwLock<T, E, Trusted, N>,
+    place: ReadPlace,
     not_send: PhantomData<*mut T>,
 }
 
@@ -347,7 +356,14 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> Deref fo
         // SAFETY:
         // - valid and aligned by `new`'s contract, and every bit pattern is a `T`;
         // - nobody writes it: this guard has a reader's place, and `trust_peers` promised that the peers respect it.
-        unsafe { self.value.as_ref() }
+        unsafe { self.lock.value.ptr().as_ref() }
+    }
+}
+
+impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> Drop for RwReadGuard<'_, T, E, N> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.words().unlock_read(self.place, &self.lock.env);
     }
 }
 
@@ -363,9 +379,9 @@ impl<T: Plain + fmt::Debug, E: Wait<Deadline = Deadline> + Liveness, const N: us
 /// unlocks nothing.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct RwWriteGuard<'a, T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize = READERS> {
-    value: NonNull<T>,
-    writing: Writing<'a, T, E, Trusted, N>,
-    panicking: usize,
+    lock: &'a RwLock<T, E, Trusted, N>,
+    /// `BROKEN` and `PANICKING`, as in [`MutexGuard`](crate::MutexGuard).
+    flags: usize,
     not_send: PhantomData<*mut T>,
 }
 
@@ -378,13 +394,13 @@ unsafe impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness + Sync, const N: u
 impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> RwWriteGuard<'_, T, E, N> {
     /// Says that the value is whole again, so that the lock is not poisoned when this guard goes.
     pub fn mark_consistent(&mut self) {
-        self.writing.poison = 0;
+        self.flags &= !BROKEN;
     }
 
     /// Whether the lock will be poisoned when this guard goes.
     #[must_use]
     pub const fn is_broken(&self) -> bool {
-        self.writing.poison != 0
+        self.flags & BROKEN != 0
     }
 }
 
@@ -393,7 +409,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> Deref fo
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: as in `RwReadGuard`; this guard has the write lock.
-        unsafe { self.value.as_ref() }
+        unsafe { self.lock.value.ptr().as_ref() }
     }
 }
 
@@ -401,14 +417,15 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> DerefMut
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`, and the write lock is exclusive.
-        unsafe { self.value.as_mut() }
+        unsafe { self.lock.value.ptr().as_mut() }
     }
 }
 
 impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, const N: usize> Drop for RwWriteGuard<'_, T, E, N> {
     #[inline]
     fn drop(&mut self) {
-        self.writing.poison |= usize::from(self.panicking == 0 && thread::panicking());
+        let poison = self.flags & BROKEN != 0 || (self.flags & PANICKING == 0 && thread::panicking());
+        self.lock.words().unlock_write(&self.lock.env, poison);
     }
 }
 
@@ -434,7 +451,7 @@ impl<T: Plain, E: Wait<Deadline = Deadline> + Liveness, K, const N: usize> RwRep
     /// Writes the copy back as the value, and unlocks unpoisoned.
     pub fn commit(mut self) {
         self.writing.lock.value.set(&self.copy);
-        self.writing.poison = 0;
+        self.writing.poison = false;
     }
 }
 

@@ -52,8 +52,8 @@
 //! # Orderings
 //! | edge | release side | acquire side | what is published | model |
 //! |---|---|---|---|---|
-//! | `rwlock.gate` | full fence in `enter_open` | full fence in `write`, `try_write` | none; store-load order: either the reader sees the gate held, or the writer sees the reader's word (and `used`) | `rwlock` |
-//! | `rwlock.reader` | CAS in `leave` | load in `drain`, `try_write` | that the reader does not look at the value any more | `rwlock` |
+//! | `rwlock.gate` | full fence in `enter_open` | full fence in `enter_to_write`, `try_write` | none; store-load order: either the reader sees the gate held, or the writer sees the reader's word (and `used`) | `rwlock` |
+//! | `rwlock.reader` | CAS in `leave` | load in `enter_to_write`, `drain`, `try_write` | that the reader does not look at the value any more | `rwlock` |
 //!
 //! What a writer changed reaches readers through the gate: `lock.word`. The fence of leave is one half of
 //! `event.announce`. Stores to `writing` and to the value stay in program order, which is all that a kill looks at.
@@ -218,20 +218,11 @@ impl<const READERS: usize> RwWords<READERS> {
     #[inline]
     pub fn write<E: Wait + Liveness>(&self, env: &E, deadline: E::Deadline) -> Result<Acquired, RwLockError> {
         let me = env.me().ok_or(RwLockError::Forked)?;
-        let acquired = self.lock_gate(me, env, deadline)?;
-        // ORDERING rwlock.gate: SeqCst fence. Pairs with the one in `enter_open`. Forbids: this writer's looks at the
-        // reader words pass its step at the gate, while a reader's look at the gate passes its step at its word, so that
-        // both are inside.
-        fence_after_rmw(Ordering::SeqCst);
-        let acquired = self.look_behind(acquired);
-        for word in &self.readers[..self.used()] {
-            if let Err(error) = self.drain(word, env, deadline) {
-                self.gate.unlock(env, acquired != Acquired::Clean);
-                return Err(error);
-            }
+        if self.gate.is_taken(me) {
+            self.enter_to_write(Acquired::Clean, me, env, deadline)
+        } else {
+            self.write_slow(me, env, deadline)
         }
-        self.begin_to_write(me);
-        Ok(acquired)
     }
 
     /// As [`write`](Self::write), without blocking. Each process that reads is probed, so this is not for loops.
@@ -241,7 +232,7 @@ impl<const READERS: usize> RwWords<READERS> {
     pub fn try_write<E: Wait + Liveness>(&self, env: &E) -> Result<Acquired, RwLockError> {
         let me = env.me().ok_or(RwLockError::Forked)?;
         let acquired = self.gate.try_lock(env).map_err(RwLockError::from)?;
-        // ORDERING rwlock.gate: SeqCst fence. As in `write`.
+        // ORDERING rwlock.gate: SeqCst fence. As in `enter_to_write`.
         fence_after_rmw(Ordering::SeqCst);
         let acquired = self.look_behind(acquired);
         for word in &self.readers[..self.used()] {
@@ -311,7 +302,7 @@ impl<const READERS: usize> RwWords<READERS> {
             return None;
         }
         let place = self.enter(me, hint)?;
-        // ORDERING rwlock.gate: SeqCst fence. Pairs with the one in `write`; see there.
+        // ORDERING rwlock.gate: SeqCst fence. Pairs with the one in `enter_to_write`; see there.
         fence_after_rmw(Ordering::SeqCst);
         if self.gate.is_clean() {
             return Some(place);
@@ -419,7 +410,7 @@ impl<const READERS: usize> RwWords<READERS> {
                 return;
             }
             let left = if seen < 2 * ONE { 0 } else { seen - ONE };
-            // ORDERING rwlock.reader: Release. Pairs with the Acquires in `drain` and `try_write`.
+            // ORDERING rwlock.reader: Release. Pairs with the Acquires in `enter_to_write`, `drain` and `try_write`.
             // Publishes that this reader has done its looks at the value. Failure: Relaxed, the loop tries again.
             match word.compare_exchange_weak(seen, left, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => break,
@@ -436,6 +427,7 @@ impl<const READERS: usize> RwWords<READERS> {
     ///
     /// # Errors
     /// `Held` by whose it still is at the deadline; `Corrupt` if it is nobody's who could leave or die.
+    #[cold]
     fn drain<E: Wait + Liveness>(&self, word: &AtomicU32, env: &E, deadline: E::Deadline) -> Result<(), RwLockError> {
         let mut spins = env.spins();
         loop {
@@ -472,6 +464,44 @@ impl<const READERS: usize> RwWords<READERS> {
             Acquired::OwnerDied if self.writing.load(Ordering::Relaxed) == 0 => Acquired::Clean,
             acquired => acquired,
         }
+    }
+
+    #[cold]
+    fn write_slow<E: Wait + Liveness>(
+        &self,
+        me: OwnerId,
+        env: &E,
+        deadline: E::Deadline,
+    ) -> Result<Acquired, RwLockError> {
+        let acquired = self.gate.lock_slow(me, env, deadline)?;
+        self.enter_to_write(acquired, me, env, deadline)
+    }
+
+    /// Write 2 and 3, with the gate just locked.
+    #[inline]
+    fn enter_to_write<E: Wait + Liveness>(
+        &self,
+        acquired: Acquired,
+        me: OwnerId,
+        env: &E,
+        deadline: E::Deadline,
+    ) -> Result<Acquired, RwLockError> {
+        // ORDERING rwlock.gate: SeqCst fence. Pairs with the one in `enter_open`. Forbids: this writer's looks at the
+        // reader words pass its step at the gate, while a reader's look at the gate passes its step at its word, so that
+        // both are inside.
+        fence_after_rmw(Ordering::SeqCst);
+        let acquired = self.look_behind(acquired);
+        for word in &self.readers[..self.used()] {
+            // ORDERING rwlock.reader: Acquire. Pairs with the Release in `leave`, as in `drain`.
+            if word.load(Ordering::Acquire) != 0
+                && let Err(error) = self.drain(word, env, deadline)
+            {
+                self.gate.unlock(env, acquired != Acquired::Clean);
+                return Err(error);
+            }
+        }
+        self.begin_to_write(me);
+        Ok(acquired)
     }
 
     #[inline]
