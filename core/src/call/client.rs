@@ -52,6 +52,13 @@ pub enum CallError {
     Corrupt,
 }
 
+/// Why a client that slept waits no more.
+#[derive(Debug, Clone, Copy)]
+enum GaveUp {
+    PeerDied,
+    TimedOut,
+}
+
 /// Why there is no cell for one more client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -202,7 +209,7 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
         if !self.env.is_still(self.me) {
             return Err(CallError::Forked);
         }
-        if is_asked(self.asked, self.look()) {
+        if is_asked(self.asked, look(self.cell)) {
             self.await_turn_slow(deadline)?;
         }
         // ORDERING: Relaxed. A server that was not ready yet fails the request, which is right.
@@ -232,35 +239,53 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
     /// Call 4 and 5.
     #[inline(always)]
     fn finish(&self, deadline: E::Deadline) -> Result<Message<'m>, CallError> {
+        match self.spin() {
+            Some(answered) => self.response(answered),
+            None => match self.wait_slow(deadline) {
+                Ok(answered) => self.response(answered),
+                Err(GaveUp::PeerDied) => Err(CallError::PeerDied),
+                Err(GaveUp::TimedOut) => Err(CallError::TimedOut),
+            },
+        }
+    }
+
+    /// The server's word once the call has ended, if it does so soon.
+    #[inline(always)]
+    fn spin(&self) -> Option<u32> {
+        // Read once: an atomic access makes the compiler read again what lies in memory.
+        let (cell, asked) = (self.cell, self.asked);
         for _ in 0..self.env.spins() {
-            if let Some(ended) = self.ended(self.look()) {
-                return ended;
+            let answered = look(cell);
+            if !is_asked(asked, answered) {
+                return Some(answered);
             }
             pause();
         }
-        self.wait_slow(deadline)
+        None
     }
 
-    /// Call 4 and 5, after the spin.
+    /// Call 4, after the spin: the server's word once the call has ended.
     #[cold]
-    fn wait_slow(&self, deadline: E::Deadline) -> Result<Message<'m>, CallError> {
+    fn wait_slow(&self, deadline: E::Deadline) -> Result<u32, GaveUp> {
         self.announce_sleep(0);
         loop {
-            let seen = self.look();
-            if let Some(ended) = self.ended(seen) {
-                return ended;
+            let seen = look(self.cell);
+            if !is_asked(self.asked, seen) {
+                return Ok(seen);
             }
             let parked = self.env.park(&self.cell.answered, seen, Slice::Owner, deadline);
             let gives_up = if self.is_server_gone() {
-                CallError::PeerDied
+                GaveUp::PeerDied
             } else if parked == Parked::Expired {
-                CallError::TimedOut
+                GaveUp::TimedOut
             } else {
                 continue;
             };
             self.say(self.asked | SLEEPS | WITHDRAWN);
             // A response that came after all, and no failure: that may be what the server does with what was withdrawn.
-            return self.ended(self.look()).filter(Result::is_ok).unwrap_or(Err(gives_up));
+            let now = look(self.cell);
+            let has_come = !is_asked(self.asked, now) && self.response(now).is_ok();
+            return if has_come { Ok(now) } else { Err(gives_up) };
         }
     }
 
@@ -278,7 +303,7 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
     fn await_turn_slow(&self, deadline: E::Deadline) -> Result<(), CallError> {
         self.announce_sleep(WITHDRAWN);
         loop {
-            let seen = self.look();
+            let seen = look(self.cell);
             if !is_asked(self.asked, seen) {
                 return Ok(());
             }
@@ -293,35 +318,25 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
         }
     }
 
-    /// What the server's word says of the call, if it has ended.
+    /// Call 5: what the server's word says of the call, which has ended.
     #[inline(always)]
-    fn ended(&self, answered: u32) -> Option<Result<Message<'m>, CallError>> {
-        if is_asked(self.asked, answered) {
-            return None;
-        }
+    fn response(&self, answered: u32) -> Result<Message<'m>, CallError> {
         let len_bytes = answered & !TURN;
-        Some(if len_bytes <= SHORT {
+        if len_bytes <= SHORT {
             Ok(Message::new(&self.cell.line, len_bytes as usize))
         } else {
-            self.ended_slow(len_bytes)
-        })
+            self.response_slow(len_bytes)
+        }
     }
 
     /// A response that is not in the line, or none.
     #[cold]
-    fn ended_slow(&self, len_bytes: u32) -> Result<Message<'m>, CallError> {
+    fn response_slow(&self, len_bytes: u32) -> Result<Message<'m>, CallError> {
         match len_bytes {
             len_bytes if len_bytes <= self.calls.max_response => Ok(self.calls.message(self.at, len_bytes)),
             FAILED => Err(CallError::PeerDied),
             _ => Err(CallError::Corrupt),
         }
-    }
-
-    #[inline(always)]
-    fn look(&self) -> u32 {
-        // ORDERING call.response: Acquire. Pairs with the Release in `answer`: the response is visible, and the message is
-        // the client's again.
-        self.cell.answered.load(Ordering::Acquire)
     }
 
     /// Whether nobody will answer.
@@ -331,6 +346,14 @@ impl<'m, E: Wait + Liveness> Client<'m, E> {
             End::Vacant | End::Closed | End::Corrupt => true,
         }
     }
+}
+
+/// The server's word.
+#[inline(always)]
+fn look(cell: &Cell) -> u32 {
+    // ORDERING call.response: Acquire. Pairs with the Release in `answer`: the response is visible, and the message is the
+    // client's again.
+    cell.answered.load(Ordering::Acquire)
 }
 
 impl<E: Wait + Liveness> Drop for Client<'_, E> {

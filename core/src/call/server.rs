@@ -1,5 +1,6 @@
 //! The side that answers.
 
+use core::mem::ManuallyDrop;
 use core::time::Duration;
 
 use super::{Calls, Cell, FAILED, LINE_BYTES, Message, SHORT, SLEEPS, TURN, WITHDRAWN, is_asked};
@@ -57,7 +58,6 @@ pub struct Request<'a, 'm, E: Wait + Liveness> {
     /// Its client's word.
     asked: u32,
     message: Message<'m>,
-    answered: bool,
 }
 
 /// A response that is written in place and then sent. Dropping it fails the call.
@@ -162,12 +162,12 @@ impl<'m, E: Wait + Liveness> Server<'m, E> {
     /// Serve 1: the first cell with a request, and its client's word.
     #[inline(always)]
     fn pending(&self) -> Option<(usize, u32)> {
-        let cells = self.calls.used();
-        let mut at = self.next;
+        // Read once: an atomic access makes the compiler read again what lies in memory.
+        let (cells, max_request, mut at) = (self.calls.used(), self.calls.max_request, self.next);
         for _ in 0..cells.len() {
             at = if at < cells.len() { at } else { 0 };
             if let Some(asked) = asked_of(&cells[at]) {
-                if asked & !TURN <= self.calls.max_request {
+                if asked & !TURN <= max_request {
                     return Some((at, asked));
                 }
                 // Given up, or of a length that nobody writes who keeps to the protocol, with `SLEEPS` or without.
@@ -200,7 +200,7 @@ impl<'m, E: Wait + Liveness> Server<'m, E> {
         } else {
             self.calls.message(at, len_bytes)
         };
-        Request { server: self, cell, at, asked, message, answered: false }
+        Request { server: self, cell, at, asked, message }
     }
 
     /// Serve 3; whether the client was still waiting.
@@ -217,6 +217,11 @@ impl<'m, E: Wait + Liveness> Server<'m, E> {
             self.env.wake(&cell.answered, 1);
         }
         (now ^ asked) & TURN != 0 || now & WITHDRAWN == 0
+    }
+
+    #[cold]
+    fn fill_slow(&self, at: usize, response: &[u8], len_bytes: u32) {
+        self.calls.message(at, len_bytes).fill(response);
     }
 
     fn fail_all(&self) {
@@ -247,19 +252,16 @@ impl<'a, 'm, E: Wait + Liveness> Request<'a, 'm, E> {
     /// # Crash
     /// A process killed inside has responded, or its client gets `PeerDied`.
     #[inline(always)]
-    pub fn respond(mut self, response: &[u8]) -> Result<bool, RespondError> {
+    pub fn respond(self, response: &[u8]) -> Result<bool, RespondError> {
         let len_bytes = self.fits(response.len())?;
+        // Its fields alone, so that they stay in registers.
+        let Self { server, cell, at, asked, .. } = *ManuallyDrop::new(self);
         if response.len() <= LINE_BYTES {
-            Message::new(&self.cell.line, response.len()).fill(response);
+            Message::new(&cell.line, response.len()).fill(response);
         } else {
-            self.fill_slow(response, len_bytes);
+            server.fill_slow(at, response, len_bytes);
         }
-        Ok(self.answer(len_bytes))
-    }
-
-    #[cold]
-    fn fill_slow(&self, response: &[u8], len_bytes: u32) {
-        self.server.calls.message(self.at, len_bytes).fill(response);
+        Ok(server.answer(cell, asked, len_bytes))
     }
 
     /// A response of `len_bytes` to be written in place. It takes the place of the request, whose bytes it may hold at first.
@@ -288,12 +290,6 @@ impl<'a, 'm, E: Wait + Liveness> Request<'a, 'm, E> {
             _ => Err(RespondError::TooLong { len_bytes, max_bytes: max_bytes as usize }),
         }
     }
-
-    #[inline(always)]
-    fn answer(&mut self, answer: u32) -> bool {
-        self.answered = true;
-        self.server.answer(self.cell, self.asked, answer)
-    }
 }
 
 impl<'m, E: Wait + Liveness> core::ops::Deref for Request<'_, 'm, E> {
@@ -306,8 +302,8 @@ impl<'m, E: Wait + Liveness> core::ops::Deref for Request<'_, 'm, E> {
 impl<E: Wait + Liveness> Drop for Request<'_, '_, E> {
     #[inline(always)]
     fn drop(&mut self) {
-        if !self.answered && self.server.check().is_ok() {
-            self.answer(FAILED);
+        if self.server.check().is_ok() {
+            self.server.answer(self.cell, self.asked, FAILED);
         }
     }
 }
@@ -332,11 +328,12 @@ impl<E: Wait + Liveness> Reply<'_, '_, E> {
     ///
     /// # Errors
     /// [`RespondError::Forked`].
-    pub fn send(mut self) -> Result<bool, RespondError> {
+    pub fn send(self) -> Result<bool, RespondError> {
         if self.request.server.check().is_err() {
             return Err(RespondError::Forked);
         }
-        Ok(self.request.answer(self.len_bytes))
+        let Request { server, cell, asked, .. } = *ManuallyDrop::new(self.request);
+        Ok(server.answer(cell, asked, self.len_bytes))
     }
 }
 
