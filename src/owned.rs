@@ -380,10 +380,6 @@ impl Moved for Leaving {
 
     /// It may have been passed on before the process died, so it is not taken back.
     fn lost(&mut self) {}
-
-    fn has_arrived(&self) -> bool {
-        true
-    }
 }
 
 impl Drop for Leaving {

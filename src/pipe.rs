@@ -38,8 +38,8 @@ const HEADERS_BYTES: u32 = 1 << 10;
 /// One end of a pipe, which sends `S` and receives `R`.
 ///
 /// There is one of each: it cannot be cloned, and belongs to the process that made it until it is handed over, as an
-/// argument or result or through another connection, whole ([`split`](Self::split) is for threads). What was sent to it
-/// meanwhile waits in the pipe. Here it is inert then: its calls give [`Error::AlreadySent`].
+/// argument or result or through another connection, whole or [split](Self::split). What was sent to it meanwhile waits in
+/// the pipe. Here it is inert then: its calls give [`Error::AlreadySent`].
 ///
 /// Messages arrive in order, whole, and once. Sending waits only while the ring is full. Sending and receiving a small
 /// message takes 0.1 us while both sides run; who waits spins for some 5 us and then sleeps.
@@ -52,9 +52,10 @@ const HEADERS_BYTES: u32 = 1 << 10;
 /// [`Error::PeerDied`], where an end that was dropped gives [`Error::Closed`]. A send to a peer that was killed gives
 /// [`Error::PeerDied`] when the ring is full, and succeeds until then.
 ///
-/// An end on its way belongs to its sender: if that dies first, the peer sees [`Error::PeerDied`]. If the one that was to
-/// get it dies first, the peer sees [`Error::Closed`] as soon as the sender knows: for the arguments of a process at once,
-/// and for what was sent through a connection when that is next used, or dropped.
+/// An end on its way belongs to its sender: if that dies first, the peer sees [`Error::PeerDied`]. If it never arrives,
+/// because who was to get it dies first or cannot decode its message, the peer sees [`Error::Closed`] as soon as the sender
+/// knows: for the arguments of a process at once, and for what was sent through a connection when that next sends, or is
+/// dropped.
 ///
 /// # Examples
 /// ```
@@ -227,9 +228,24 @@ impl<S: Portable, R: Portable> Connection<S, R> {
         self.sender.max_bytes()
     }
 
-    /// Takes the end apart, so that one thread sends and another receives.
+    /// Takes the end apart, so that one thread sends and another receives, or one process and another: each half travels as
+    /// the whole does.
+    ///
+    /// If they live in different processes and one of them is killed, a [`wait`](crate::wait()) of the peer's sees that
+    /// within a second; a receive at once.
+    ///
+    /// # Examples
+    /// ```
+    /// let (results, there) = crosslane::pipe::<(), u32>()?;
+    /// let (sender, _) = there.split();
+    /// let child = crosslane::spawn(|mut sender: crosslane::Sender<u32>| sender.send(&42).unwrap(), sender)?;
+    /// assert_eq!(results.split().1.recv()?, 42);
+    /// # child.join()?;
+    /// # Ok::<(), crosslane::Error>(())
+    /// ```
     #[must_use]
-    pub fn split(self) -> (Sender<S>, Receiver<R>) {
+    pub fn split(mut self) -> (Sender<S>, Receiver<R>) {
+        (self.sender.handle, self.receiver.handle) = (half::SENDER, half::RECEIVER);
         (self.sender, self.receiver)
     }
 }

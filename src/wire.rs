@@ -54,9 +54,6 @@ pub(crate) trait Moved: fmt::Debug + Send + Sync {
 
     /// The process that was to get it is dead, or will never read it. It may have arrived all the same.
     fn lost(&mut self);
-
-    /// Whether it would mean nothing to take it back any more.
-    fn has_arrived(&self) -> bool;
 }
 
 /// What is on its way, for as long as its sender can be asked to take it back.
@@ -90,12 +87,6 @@ impl InTransit {
     /// Whether there is nothing that could be taken back.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// Adds what left later, and forgets what has arrived.
-    pub(crate) fn add(&mut self, later: Self) {
-        self.0.retain(|one| !one.has_arrived());
-        self.0.extend(later.0);
     }
 }
 

@@ -417,6 +417,25 @@ fn a_kept_record_comes_again() {
 }
 
 #[test]
+fn a_writer_knows_which_of_its_records_are_done_with() {
+    let memory = Memory::new(64);
+    let (mut writer, mut reader) = ends(&memory);
+    let mut first = 0;
+    for lap in 0..20 {
+        assert!(writer.is_released(writer.position()), "nothing is on its way");
+        writer.try_push(&bytes(lap, 9)).unwrap();
+        first = writer.position();
+        writer.try_push(&bytes(lap, 1)).unwrap();
+        reader.try_read().unwrap().keep();
+        assert!(!writer.is_released(first), "it was read and kept");
+        reader.try_read().unwrap().release();
+        assert!(writer.is_released(first) && !writer.is_released(writer.position()));
+        reader.try_read().unwrap().release();
+    }
+    assert!(writer.is_released(first) && writer.is_released(writer.position()));
+}
+
+#[test]
 fn a_read_batch_releases_at_its_end_when_empty_and_each_quarter() {
     let memory = Memory::new(256);
     let head = || memory.word(HEAD).load(Ordering::Relaxed);

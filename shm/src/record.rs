@@ -260,18 +260,6 @@ impl Record<Trusted> {
         Ok(unsafe { reader.trust_peers() })
     }
 
-    /// As [`Ring::is_writer_on_its_way`].
-    #[must_use]
-    pub fn is_writer_on_its_way(&self, handover: Handover) -> bool {
-        self.parts().is_ok_and(|(ring, _)| ring.is_writer_on_its_way(handover))
-    }
-
-    /// As [`Ring::is_reader_on_its_way`].
-    #[must_use]
-    pub fn is_reader_on_its_way(&self, handover: Handover) -> bool {
-        self.parts().is_ok_and(|(ring, _)| ring.is_reader_on_its_way(handover))
-    }
-
     /// Closes the writer's end, which this process handed over to one that is proven dead: see [`Ring::withdraw_writer`].
     pub fn withdraw_writer(&self, handover: Handover) {
         if let Ok((ring, env)) = self.parts() {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +22,8 @@ use crate::wire::{self, InTransit, Parcel, Portable};
 const TAG_BYTES: usize = 8;
 
 pub(super) const HANDLE: &str = "Connection";
+pub(super) const SENDER: &str = "Sender";
+pub(super) const RECEIVER: &str = "Receiver";
 
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
@@ -43,22 +44,30 @@ impl Patience {
 }
 
 /// The half of a [`Connection`](crate::Connection) that sends. Dropping it tells the peer that nothing more comes.
+///
+/// It travels as a connection does, also without the other half.
 pub struct Sender<S> {
     /// `None` only while it is dropped.
     pub(super) writer: Option<BelledWriter<Ringer>>,
+    /// What it is part of, for errors.
+    pub(super) handle: &'static str,
     pub(super) ring: Placed<Record<Trusted>>,
     pub(super) link: Arc<Link>,
     /// The tag of the next message with descriptors; from 1.
     pub(super) next_tag: u64,
-    /// Ends that were sent and may never arrive.
-    in_transit: InTransit,
+    /// Ends that were sent and may never arrive, each with the position behind its message.
+    in_transit: Vec<(u64, InTransit)>,
     message: PhantomData<fn(S)>,
 }
 
 /// The half of a [`Connection`](crate::Connection) that receives. Dropping it tells the peer that nobody reads any more.
+///
+/// It travels as a connection does, also without the other half.
 pub struct Receiver<R> {
     /// `None` only while it is dropped.
     pub(super) reader: Option<Reader<Trusted>>,
+    /// What it is part of, for errors.
+    pub(super) handle: &'static str,
     pub(super) ring: Placed<Record<Trusted>>,
     pub(super) link: Arc<Link>,
     life: Env,
@@ -75,7 +84,15 @@ impl<S: Portable> Sender<S> {
         claim: impl FnOnce(&Record<Trusted>, Ringer) -> Result<BelledWriter<Ringer>, ClaimError>,
     ) -> Result<Self> {
         let writer = claim(&ring, Ringer(Arc::clone(&link))).map_err(unclaimed)?;
-        Ok(Self { writer: Some(writer), ring, link, next_tag, in_transit: InTransit::default(), message: PhantomData })
+        Ok(Self {
+            writer: Some(writer),
+            handle: HANDLE,
+            ring,
+            link,
+            next_tag,
+            in_transit: Vec::new(),
+            message: PhantomData,
+        })
     }
 
     /// As [`Connection::send`](crate::Connection::send).
@@ -128,19 +145,19 @@ impl<S: Portable> Sender<S> {
         self.note(sent)
     }
 
-    /// Notes that the peer is gone: what is on its way to it never arrives.
+    /// Looks after what is on its way, if anything is.
     #[inline]
     fn note(&mut self, sent: Result<()>) -> Result<()> {
-        if let Err(Error::PeerDied | Error::Closed) = sent {
-            self.take_back();
+        if !self.in_transit.is_empty() {
+            self.take_back(matches!(sent, Err(Error::PeerDied | Error::Closed)));
         }
         sent
     }
 
     fn writer(&mut self) -> Result<&mut BelledWriter<Ringer>> {
         match &mut self.writer {
-            Some(writer) if !self.link.is_closed() => Ok(writer),
-            _ => Err(Error::AlreadySent { handle: HANDLE }),
+            Some(writer) if !self.link.is_closed(Half::Sender) => Ok(writer),
+            _ => Err(Error::AlreadySent { handle: self.handle }),
         }
     }
 
@@ -174,7 +191,10 @@ impl<S: Portable> Sender<S> {
         })?;
         room.copy_from(0, &parcel.bytes);
         room.commit().map_err(not_pushed)?;
-        self.in_transit.add(parcel.sent());
+        let (position, in_transit) = (self.writer()?.position(), parcel.sent());
+        if !in_transit.is_empty() {
+            self.in_transit.push((position, in_transit));
+        }
         Ok(())
     }
 
@@ -188,9 +208,17 @@ impl<S: Portable> Sender<S> {
 }
 
 impl<S> Sender<S> {
-    /// Ends that were sent to a peer that is gone, and did not arrive, are closed.
-    fn take_back(&mut self) {
-        mem::take(&mut self.in_transit).lost();
+    /// Ends that were sent and will not arrive are closed: the peer is gone, or has done with their message and did not take
+    /// them, as when it cannot be decoded. What has arrived is nobody's concern here any more.
+    #[cold]
+    fn take_back(&mut self, is_peer_gone: bool) {
+        let Some(writer) = &self.writer else { return };
+        for (position, one) in std::mem::take(&mut self.in_transit) {
+            match is_peer_gone || writer.is_released(position) {
+                true => one.lost(),
+                false => self.in_transit.push((position, one)),
+            }
+        }
     }
 }
 
@@ -212,7 +240,7 @@ impl<R: Portable> Receiver<R> {
     ) -> Result<Self> {
         let reader = claim(&ring).map_err(unclaimed)?;
         let life = ring.segment().env().ok_or(Error::Open(OpenError::ReadOnly))?;
-        Ok(Self { reader: Some(reader), ring, link, life, message: PhantomData })
+        Ok(Self { reader: Some(reader), handle: HANDLE, ring, link, life, message: PhantomData })
     }
 
     /// As [`Connection::recv`](crate::Connection::recv).
@@ -292,8 +320,8 @@ impl<R: Portable> Receiver<R> {
     #[inline]
     fn recv_with(&mut self, patience: Patience) -> Result<R> {
         let reader = match &mut self.reader {
-            Some(reader) if !self.link.is_closed() => reader,
-            _ => return Err(Error::AlreadySent { handle: HANDLE }),
+            Some(reader) if !self.link.is_closed(Half::Receiver) => reader,
+            _ => return Err(Error::AlreadySent { handle: self.handle }),
         };
         let message = next(reader, patience)?;
         let (front, back) = message.as_slices();
@@ -309,8 +337,8 @@ impl<R: Portable> Receiver<R> {
     #[inline]
     fn open(&mut self) -> Result<&mut Reader<Trusted>> {
         match &mut self.reader {
-            Some(reader) if !self.link.is_closed() => Ok(reader),
-            _ => Err(Error::AlreadySent { handle: HANDLE }),
+            Some(reader) if !self.link.is_closed(Half::Receiver) => Ok(reader),
+            _ => Err(Error::AlreadySent { handle: self.handle }),
         }
     }
 }
@@ -319,7 +347,7 @@ impl<R: Portable> Receiver<R> {
 impl<R> Receiver<R> {
     /// Whether a receive would not wait; a killed peer is not looked for.
     pub(crate) fn is_ready(&self) -> bool {
-        let Some(reader) = self.reader.as_ref().filter(|_| !self.link.is_closed()) else { return true };
+        let Some(reader) = self.reader.as_ref().filter(|_| !self.link.is_closed(Half::Receiver)) else { return true };
         !reader.is_empty() || reader.peer() == End::Closed
     }
 
@@ -443,8 +471,8 @@ pub(super) fn unclaimed(error: ClaimError) -> Error {
 
 impl<S> Drop for Sender<S> {
     fn drop(&mut self) {
-        if !self.in_transit.is_empty() && is_read(&self.ring).is_err() {
-            self.take_back();
+        if !self.in_transit.is_empty() {
+            self.take_back(is_read(&self.ring).is_err());
         }
         match self.writer.take() {
             Some(writer) if self.link.leaves(Half::Sender) => writer.leave(),

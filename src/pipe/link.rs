@@ -8,7 +8,10 @@
 //!   could not send all of them) have a tag that no message has, and are dropped when a later one is looked for.
 //! - `BELL`: look again.
 //!
-//! What was received and is not asked for yet stands in the inbox, and travels with the end if that is handed over.
+//! What was received and is not asked for yet stands in the inbox, and travels with the receiving half if that is handed over.
+//!
+//! The halves of an end may go to different processes. Each then has a socket of this side, and the other side sees its end
+//! when both are gone; that one of them was killed, a [wait](crate::wait()) over there finds when its slice ends.
 //!
 //! # Crash
 //! | killed between | others see |
@@ -36,26 +39,25 @@ const BELL: u8 = 2;
 /// The longest sleep for room in the socket before the reader is looked at: as long as anybody sleeps behind another process.
 const ROOM_SLICE: Duration = Duration::from_millis(10);
 
-/// This side's socket. Closed when the end has been handed over.
+/// This side's socket. Closed when both halves of the end have been handed over.
 pub(crate) struct Link {
-    parcel: Mutex<Parcel>,
-    is_closed: AtomicBool,
+    parcels: Mutex<[Parcel; 2]>,
+    is_closed: [AtomicBool; 2],
     socket: RwLock<Option<Arc<OwnedFd>>>,
     inbox: Mutex<Inbox>,
 }
 
-/// The message that has been packed with the end in it. Until it is sent, the end is this process's, and if it is dropped
-/// meanwhile, the message's.
+/// The message that has been packed with a half of the end in it. Until it is sent, the half is this process's, and if it is
+/// dropped meanwhile, the message's.
 #[derive(Debug, Default)]
 struct Parcel {
     is_packed: bool,
-    has_dropped_sender: bool,
-    has_dropped_receiver: bool,
+    is_dropped: bool,
 }
 
 /// A half of an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Half {
+pub(crate) enum Half {
     Sender,
     Receiver,
 }
@@ -73,62 +75,65 @@ pub(crate) struct Inbox {
 impl Link {
     pub(super) fn new(socket: OwnedFd, descriptors: VecDeque<(u64, Vec<OwnedFd>)>) -> Arc<Self> {
         let inbox = Inbox { descriptors, ..Inbox::default() };
+        let parcels = Mutex::default();
         Arc::new(Self {
-            parcel: Mutex::default(),
-            is_closed: AtomicBool::new(false),
+            parcels,
+            is_closed: Default::default(),
             socket: RwLock::new(Some(Arc::new(socket))),
             inbox: Mutex::new(inbox),
         })
     }
 
-    /// Whether the end has been handed over.
+    /// Whether this half of the end has been handed over.
     #[inline]
-    pub(super) fn is_closed(&self) -> bool {
-        // ORDERING: Relaxed. Set by the thread that had the end when it was sent.
-        self.is_closed.load(Ordering::Relaxed)
+    pub(crate) fn is_closed(&self, half: Half) -> bool {
+        // ORDERING: Relaxed. Set by the thread that had the half when it was sent.
+        self.is_closed[half as usize].load(Ordering::Relaxed)
     }
 
-    /// `None` once the end has been handed over.
+    /// `None` once both halves have been handed over.
     pub(crate) fn socket(&self) -> Option<Arc<OwnedFd>> {
         self.socket.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The end has been handed over: what another process has now must be the only socket of this side.
-    pub(super) fn close(&self) {
-        self.is_closed.store(true, Ordering::Relaxed);
-        self.socket.write().unwrap_or_else(PoisonError::into_inner).take();
-        self.inbox().descriptors.clear();
+    /// These halves have been handed over: what other processes have now must be the only sockets of this side, unless a
+    /// half is still here.
+    pub(super) fn close(&self, halves: impl Iterator<Item = Half>) {
+        for half in halves {
+            self.is_closed[half as usize].store(true, Ordering::Relaxed);
+        }
+        if self.is_closed(Half::Receiver) {
+            self.inbox().descriptors.clear();
+        }
+        if self.is_closed(Half::Sender) && self.is_closed(Half::Receiver) {
+            self.socket.write().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 
-    /// A message is being packed with the end in it. `false`: it is in one already, which may still be sent, or gone. Two
+    /// A message is being packed with this half in it. `false`: it is in one already, which may still be sent, or gone. Two
     /// messages, or two copies in one, would hand the same end over twice.
-    pub(super) fn pack(&self) -> bool {
-        let mut parcel = self.parcel();
-        !self.is_closed() && !mem::replace(&mut parcel.is_packed, true)
+    pub(super) fn pack(&self, half: Half) -> bool {
+        let parcel = &mut self.parcels()[half as usize];
+        !self.is_closed(half) && !mem::replace(&mut parcel.is_packed, true)
     }
 
-    /// That message will not be sent. Which halves are nobody's any more.
-    pub(super) fn unpack(&self) -> impl Iterator<Item = Half> + use<> {
-        let mut parcel = self.parcel();
+    /// That message will not be sent. Whether the half is nobody's any more.
+    pub(super) fn unpack(&self, half: Half) -> bool {
+        let parcel = &mut self.parcels()[half as usize];
         parcel.is_packed = false;
-        let is_here = !self.is_closed();
-        let halves = [(Half::Sender, parcel.has_dropped_sender), (Half::Receiver, parcel.has_dropped_receiver)];
-        halves.into_iter().filter(move |(_, is_dropped)| is_here && *is_dropped).map(|(half, _)| half)
+        parcel.is_dropped && !self.is_closed(half)
     }
 
     /// A half is dropped. Whether it is to be left as it is: to the process that it was sent to, or to a message that may
     /// still be sent.
     pub(super) fn leaves(&self, half: Half) -> bool {
-        let mut parcel = self.parcel();
-        match half {
-            Half::Sender => parcel.has_dropped_sender = true,
-            Half::Receiver => parcel.has_dropped_receiver = true,
-        }
-        self.is_closed() || parcel.is_packed
+        let parcel = &mut self.parcels()[half as usize];
+        parcel.is_dropped = true;
+        self.is_closed(half) || parcel.is_packed
     }
 
-    fn parcel(&self) -> MutexGuard<'_, Parcel> {
-        self.parcel.lock().unwrap_or_else(PoisonError::into_inner)
+    fn parcels(&self) -> MutexGuard<'_, [Parcel; 2]> {
+        self.parcels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -162,15 +167,11 @@ impl Link {
         while inbox.descriptors.front().is_some_and(|(at, _)| *at < tag) {
             inbox.descriptors.pop_front();
         }
-        match inbox.descriptors.pop_front() {
-            Some((at, fds)) if at == tag => Ok(fds),
-            later => {
-                if let Some(later) = later {
-                    inbox.descriptors.push_front(later);
-                }
-                // They were sent before the message was committed, so only the kernel can have dropped them.
-                Err(Error::FdLimit)
-            }
+        // Those of a later message stay in front.
+        match inbox.descriptors.pop_front_if(|(at, _)| *at == tag) {
+            Some((_, fds)) => Ok(fds),
+            // They were sent before the message was committed, so only the kernel can have dropped them.
+            None => Err(Error::FdLimit),
         }
     }
 
@@ -234,7 +235,7 @@ pub(crate) fn timespec(deadline: Deadline) -> Option<Timespec> {
     Some(Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() })
 }
 
-/// Whoever reads may drop its receiving half and keep the other one, and with it the socket.
+/// Whoever reads may drop its receiving half, or die with it, and the other one lives on, and with it the socket.
 fn await_room(socket: BorrowedFd<'_>, deadline: Deadline, is_read: impl Fn() -> Result<()>) -> Result<()> {
     loop {
         let mut fds = [PollFd::new(&socket, PollFlags::OUT)];

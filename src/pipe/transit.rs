@@ -8,6 +8,9 @@
 //! 2. the message has left ([`Moved::sent`]): the sender's connection is inert, and its socket closed, so that the only
 //!    socket of this side is the one on its way;
 //! 3. the receiver takes both ends over.
+//!
+//! A half of a connection travels in the same way, with one end and a socket of its own: the sender's is closed when both
+//! halves have left.
 //! 4. The receiver is known to be dead, or never to read the message ([`Moved::lost`]): the sender withdraws what was not
 //!    taken.
 //!
@@ -23,11 +26,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use crosslane_core::end::ClaimError;
 use crosslane_core::record::Handover;
 use crosslane_core::{OwnerId, Trusted};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::half::HANDLE;
+use super::half::{HANDLE, RECEIVER, SENDER};
 use super::link::{Half, Link};
 use super::{Connection, Receiver, Sender};
 use crate::error::{Error, Result};
@@ -35,33 +39,70 @@ use crate::place::Placed;
 use crate::shm::Record;
 use crate::wire::{self, Moved, Portable};
 
-/// An end of a pipe in the bytes of a message.
+/// Descriptors that were received and not asked for, by the tags of their messages.
+type Early = Vec<(u64, Vec<u32>)>;
+
+/// A sending half in the bytes of a message.
 #[derive(Serialize, Deserialize)]
-struct Ticket {
-    outgoing: Placed<Record<Trusted>>,
-    incoming: Placed<Record<Trusted>>,
-    /// Whom to take them over from.
+struct Outgoing {
+    ring: Placed<Record<Trusted>>,
+    /// Whom to take it over from.
     from: u32,
-    socket: u32,
     next_tag: u64,
-    /// Descriptors that were received and not asked for.
-    early: Vec<(u64, Vec<u32>)>,
 }
 
-/// What a sender keeps of ends that it has handed over.
+/// A receiving half in the bytes of a message.
+#[derive(Serialize, Deserialize)]
+struct Incoming {
+    ring: Placed<Record<Trusted>>,
+    from: u32,
+    early: Early,
+}
+
+/// What a sender keeps of an end of a ring that it has handed over.
+#[derive(Debug)]
+struct Left {
+    half: Half,
+    ring: Placed<Record<Trusted>>,
+    handover: Handover,
+}
+
+impl Left {
+    fn withdraw(&self) {
+        match self.half {
+            Half::Sender => self.ring.withdraw_writer(self.handover),
+            Half::Receiver => self.ring.withdraw_reader(self.handover),
+        }
+    }
+}
+
+/// What it keeps of a connection, or of a half of one.
 #[derive(Debug)]
 struct Leaving {
     link: Arc<Link>,
-    outgoing: (Placed<Record<Trusted>>, Handover),
-    incoming: (Placed<Record<Trusted>>, Handover),
+    ends: Vec<Left>,
+}
+
+impl Leaving {
+    /// # Errors
+    /// One of the ends is in a message already.
+    fn new<E: serde::ser::Error>(link: &Arc<Link>, ends: Vec<Left>, handle: &'static str) -> Result<Self, E> {
+        let mut leaving = Self { link: Arc::clone(link), ends: Vec::new() };
+        for end in ends {
+            if !link.pack(end.half) {
+                return Err(wire::already_sent(handle));
+            }
+            leaving.ends.push(end);
+        }
+        Ok(leaving)
+    }
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        for half in self.link.unpack() {
-            match half {
-                Half::Sender => self.outgoing.0.withdraw_writer(self.outgoing.1),
-                Half::Receiver => self.incoming.0.withdraw_reader(self.incoming.1),
+        for end in &self.ends {
+            if self.link.unpack(end.half) {
+                end.withdraw();
             }
         }
     }
@@ -69,73 +110,130 @@ impl Drop for Leaving {
 
 impl Moved for Leaving {
     fn sent(&mut self) {
-        self.link.close();
+        self.link.close(self.ends.iter().map(|end| end.half));
     }
 
     fn lost(&mut self) {
-        self.outgoing.0.withdraw_writer(self.outgoing.1);
-        self.incoming.0.withdraw_reader(self.incoming.1);
+        self.ends.iter().for_each(Left::withdraw);
+    }
+}
+
+/// Puts the socket of `link` onto the message, before anything is handed over: whether it may travel at all.
+fn attach_socket<E: serde::ser::Error>(link: &Link, half: Half, handle: &'static str) -> Result<u32, E> {
+    match link.socket().filter(|_| !link.is_closed(half)) {
+        Some(socket) => wire::attach(handle, socket.as_fd()),
+        None => Err(wire::already_sent(handle)),
+    }
+}
+
+fn handed<E: serde::ser::Error>(error: ClaimError) -> E {
+    wire::refuse_to_go(super::half::unclaimed(error))
+}
+
+impl<S: Portable> Sender<S> {
+    fn hand_over<E: serde::ser::Error>(&self) -> Result<(Outgoing, Left), E> {
+        let writer = self.writer.as_ref().ok_or_else(|| wire::already_sent(self.handle))?;
+        let handover = writer.hand_over().map_err(handed)?;
+        let (ring, from) = (self.ring.clone(), handover.from.to_word());
+        let outgoing = Outgoing { ring: ring.clone(), from, next_tag: self.next_tag };
+        Ok((outgoing, Left { half: Half::Sender, ring, handover }))
     }
 
-    fn has_arrived(&self) -> bool {
-        !self.outgoing.0.is_writer_on_its_way(self.outgoing.1) && !self.incoming.0.is_reader_on_its_way(self.incoming.1)
+    fn take_over(outgoing: Outgoing, link: Arc<Link>) -> Result<Self> {
+        let from = OwnerId::from_word(outgoing.from).ok_or(Error::Corrupt)?;
+        // SAFETY: a process that handed an end over keeps a half that is inert: its link is closed, so each of its calls
+        // refuses, and its drop leaves the end.
+        let writer = |ring: &Record<Trusted>, link| unsafe { ring.take_over_writer(from, link) };
+        Self::new(outgoing.ring, link, outgoing.next_tag, writer)
     }
+}
+
+impl<R: Portable> Receiver<R> {
+    fn hand_over<E: serde::ser::Error>(&self) -> Result<(Incoming, Left), E> {
+        let reader = self.reader.as_ref().ok_or_else(|| wire::already_sent(self.handle))?;
+        let handover = reader.hand_over().map_err(handed)?;
+        let early = {
+            let inbox = self.link.settle().map_err(wire::refuse_to_go)?;
+            let attach = |fds: &Vec<OwnedFd>| {
+                fds.iter().map(|fd| wire::attach(self.handle, fd.as_fd())).collect::<Result<Vec<u32>, E>>()
+            };
+            inbox.descriptors.iter().map(|(tag, fds)| Ok((*tag, attach(fds)?))).collect::<Result<_, E>>()?
+        };
+        let (ring, from) = (self.ring.clone(), handover.from.to_word());
+        let incoming = Incoming { ring: ring.clone(), from, early };
+        Ok((incoming, Left { half: Half::Receiver, ring, handover }))
+    }
+
+    fn take_over(incoming: Incoming, link: Arc<Link>) -> Result<Self> {
+        let from = OwnerId::from_word(incoming.from).ok_or(Error::Corrupt)?;
+        // SAFETY: as for the sending half.
+        let reader = |ring: &Record<Trusted>| unsafe { ring.take_over_reader(from) };
+        Self::new(incoming.ring, link, reader)
+    }
+}
+
+/// The link of an end that has come, with the descriptors that had been received for it.
+fn link_of<E: serde::de::Error>(socket: u32, early: Early) -> Result<Arc<Link>, E> {
+    let socket = wire::arrived(socket)?;
+    let take = |indices: Vec<u32>| indices.into_iter().map(wire::arrived).collect::<Result<Vec<_>, E>>();
+    let early = early.into_iter().map(|(tag, indices)| Ok((tag, take(indices)?)));
+    Ok(Link::new(socket, early.collect::<Result<_, E>>()?))
 }
 
 impl<S: Portable, R: Portable> Serialize for Connection<S, R> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        let (sender, receiver) = (&self.sender, &self.receiver);
-        let (Some(writer), Some(reader), Some(socket)) = (&sender.writer, &receiver.reader, sender.link.socket())
-        else {
-            return Err(wire::already_sent(HANDLE));
-        };
-        let handed = |error| wire::refuse_to_go(super::half::unclaimed(error));
-        // Before anything is handed over: whether it may travel at all.
-        let socket = wire::attach(HANDLE, socket.as_fd())?;
-        let outgoing = (sender.ring.clone(), writer.hand_over().map_err(handed)?);
-        let incoming = (receiver.ring.clone(), reader.hand_over().map_err(handed)?);
-        let early = {
-            let inbox = sender.link.settle().map_err(wire::refuse_to_go)?;
-            let attach = |fds: &Vec<OwnedFd>| {
-                fds.iter().map(|fd| wire::attach(HANDLE, fd.as_fd())).collect::<Result<Vec<u32>, Z::Error>>()
-            };
-            inbox.descriptors.iter().map(|(tag, fds)| Ok((*tag, attach(fds)?))).collect::<Result<_, Z::Error>>()?
-        };
-        let ticket = Ticket {
-            outgoing: outgoing.0.clone(),
-            incoming: incoming.0.clone(),
-            from: outgoing.1.from.to_word(),
-            socket,
-            next_tag: sender.next_tag,
-            early,
-        };
-        if !sender.link.pack() {
-            return Err(wire::already_sent(HANDLE));
-        }
-        let leaving = Leaving { link: Arc::clone(&sender.link), outgoing, incoming };
-        wire::attach_moved(HANDLE, Box::new(leaving))?;
-        ticket.serialize(serializer)
+        let link = &self.sender.link;
+        let socket = attach_socket(link, Half::Sender, HANDLE)?;
+        let ((outgoing, writer), (incoming, reader)) = (self.sender.hand_over()?, self.receiver.hand_over()?);
+        wire::attach_moved(HANDLE, Box::new(Leaving::new(link, vec![writer, reader], HANDLE)?))?;
+        (socket, outgoing, incoming).serialize(serializer)
     }
 }
 
 impl<'de, S: Portable, R: Portable> Deserialize<'de> for Connection<S, R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let ticket = Ticket::deserialize(deserializer)?;
-        let from = OwnerId::from_word(ticket.from).ok_or_else(|| wire::refuse_to_arrive(Error::Corrupt))?;
-        let socket = wire::arrived(ticket.socket)?;
-        let take = |indices: Vec<u32>| indices.into_iter().map(wire::arrived).collect::<Result<Vec<_>, D::Error>>();
-        let early = ticket.early.into_iter().map(|(tag, indices)| Ok((tag, take(indices)?)));
-        let link = Link::new(socket, early.collect::<Result<_, D::Error>>()?);
-        // SAFETY: a process that handed the ends over keeps a connection that is inert: its link is closed, so each of its
-        // calls refuses, and its drop leaves both ends.
-        let writer = |ring: &Record<Trusted>, link| unsafe { ring.take_over_writer(from, link) };
-        let sender = Sender::new(ticket.outgoing, Arc::clone(&link), ticket.next_tag, writer);
-        // SAFETY: as above.
-        let reader = |ring: &Record<Trusted>| unsafe { ring.take_over_reader(from) };
-        let receiver = Receiver::new(ticket.incoming, link, reader);
-        match (sender, receiver) {
-            (Ok(sender), Ok(receiver)) => Ok(Self { sender, receiver }),
-            (Err(error), _) | (_, Err(error)) => Err(wire::refuse_to_arrive(error)),
-        }
+        let (socket, outgoing, mut incoming) = <(u32, Outgoing, Incoming)>::deserialize(deserializer)?;
+        let link = link_of(socket, std::mem::take(&mut incoming.early))?;
+        let sender = Sender::take_over(outgoing, Arc::clone(&link)).map_err(wire::refuse_to_arrive);
+        let receiver = Receiver::take_over(incoming, link).map_err(wire::refuse_to_arrive);
+        Ok(Self { sender: sender?, receiver: receiver? })
+    }
+}
+
+impl<S: Portable> Serialize for Sender<S> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        let socket = attach_socket(&self.link, Half::Sender, SENDER)?;
+        let (outgoing, writer) = self.hand_over()?;
+        wire::attach_moved(SENDER, Box::new(Leaving::new(&self.link, vec![writer], SENDER)?))?;
+        (socket, outgoing).serialize(serializer)
+    }
+}
+
+impl<'de, S: Portable> Deserialize<'de> for Sender<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (socket, outgoing) = <(u32, Outgoing)>::deserialize(deserializer)?;
+        let link = link_of(socket, Early::new())?;
+        let mut sender = Self::take_over(outgoing, link).map_err(wire::refuse_to_arrive)?;
+        sender.handle = SENDER;
+        Ok(sender)
+    }
+}
+
+impl<R: Portable> Serialize for Receiver<R> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        let socket = attach_socket(&self.link, Half::Receiver, RECEIVER)?;
+        let (incoming, reader) = self.hand_over()?;
+        wire::attach_moved(RECEIVER, Box::new(Leaving::new(&self.link, vec![reader], RECEIVER)?))?;
+        (socket, incoming).serialize(serializer)
+    }
+}
+
+impl<'de, R: Portable> Deserialize<'de> for Receiver<R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (socket, mut incoming) = <(u32, Incoming)>::deserialize(deserializer)?;
+        let link = link_of(socket, std::mem::take(&mut incoming.early))?;
+        let mut receiver = Self::take_over(incoming, link).map_err(wire::refuse_to_arrive)?;
+        receiver.handle = RECEIVER;
+        Ok(receiver)
     }
 }

@@ -1,5 +1,7 @@
 //! Queues, pipes, and waiting for several things at once.
 
+mod descriptors;
+mod halves;
 mod joinable_queue;
 mod killed;
 mod pipe;

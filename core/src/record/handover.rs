@@ -9,11 +9,12 @@
 //! Whoever claims an end or takes it over: 1. the word; 2. `claims + 1`; 3. everything else.
 //!
 //! Withdraw ([`Ring::withdraw_writer`], [`Ring::withdraw_reader`]), once the process that was to take the end over is proven
-//! dead: 1. `claims` is what it was, so the receiver did not get as far as to hand the end on: 2. CAS(sender -> CLOSED), and
+//! dead, or is done with the message that the end was in: 1. `claims` is what it was, so the receiver did not get as far as to hand the end on: 2. CAS(sender -> CLOSED), and
 //! wake the peer.
 //!
 //! The proof of death shows whatever the dead one stored, so step 1 needs no ordering of its own; and the dead one takes
-//! nothing over between the two steps.
+//! nothing over between the two steps. So it is if the message came through a ring, and the receiver has released it
+//! ([`Writer::is_released`](super::Writer::is_released)): it takes what is in a message over before that, or never.
 //!
 //! # Crash
 //! | killed between | others see |
@@ -23,7 +24,7 @@
 //! | withdraw 2 and its wake | `CLOSED`; a sleeping peer sees it when its slice ends |
 
 use super::{Ring, Side};
-use crate::end::{ClaimError, End};
+use crate::end::ClaimError;
 use crate::owner::OwnerId;
 use crate::prim::Ordering;
 use crate::wait::{Liveness, Wait};
@@ -57,11 +58,6 @@ impl Side {
         if self.end.hand_over(from) { Ok(Handover { from, claims }) } else { Err(ClaimError::Corrupt) }
     }
 
-    fn is_on_its_way(&self, handover: Handover) -> bool {
-        // ORDERING: Relaxed. Whatever is seen was true a moment ago, and an end that has arrived is not on this way again.
-        self.claims.load(Ordering::Relaxed) == handover.claims && self.end.peer() == End::Owned(handover.from)
-    }
-
     /// Withdraws the end; `peer` is the other side.
     fn withdraw<W: Wait>(&self, handover: Handover, peer: &Self, ring: &Ring<'_>, wait: &W) {
         // ORDERING: Relaxed. The caller's proof of death shows what the dead one counted.
@@ -73,18 +69,6 @@ impl Side {
 }
 
 impl Ring<'_> {
-    /// Whether nobody has taken the writer's end over yet, nor closed it.
-    #[must_use]
-    pub fn is_writer_on_its_way(&self, handover: Handover) -> bool {
-        self.header().writer.is_on_its_way(handover)
-    }
-
-    /// As [`is_writer_on_its_way`](Self::is_writer_on_its_way), of the reader's end.
-    #[must_use]
-    pub fn is_reader_on_its_way(&self, handover: Handover) -> bool {
-        self.header().reader.is_on_its_way(handover)
-    }
-
     /// Closes the writer's end, which this process handed over to one that is proven dead, unless that one had taken it.
     ///
     /// `wait` wakes the reader, by its [bell](crate::bell) too, if it has one.

@@ -140,6 +140,14 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
         self.tail
     }
 
+    /// Whether the reader has released every record before `position`, which this end had [reached](Self::position). A
+    /// record's reader is done with it then: what it did before is visible here.
+    #[must_use]
+    pub fn is_released(&self, position: u64) -> bool {
+        let behind = self.tail.wrapping_sub(position);
+        self.ring.released(self.tail, self.released).is_ok_and(|head| self.tail.wrapping_sub(head) <= behind)
+    }
+
     /// Says that the end goes to the process that [takes it over](super::Ring::take_over_writer). Until then it is this
     /// one's, which uses it no more, and in the end [leaves](Self::leave) it.
     ///
