@@ -24,6 +24,8 @@ mod frozen;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod glibc;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod handed;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod held;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod latest;
@@ -43,6 +45,8 @@ mod mutex;
 mod names;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod pipeline;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod pipes;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod posix;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -60,12 +64,16 @@ mod shared;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod slab;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod spawned;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod stopped;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod unawaited;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> std::process::ExitCode {
+    // Some victims are spawned, and are this program.
+    crosslane::init();
     sweep::run()
 }
 
@@ -167,6 +175,8 @@ mod sweep {
         crate::frozen::run,
         |wanted, table, _| crate::reaper::run(wanted, table),
         |wanted, table, _| crate::pipeline::run(wanted, table),
+        |wanted, table, _| crate::pipes::run(wanted, table),
+        |wanted, table, _| crate::handed::run(wanted, table),
         |wanted, table, _| crate::stopped::run(wanted, table),
         #[cfg(target_env = "gnu")]
         |wanted, table, _| crate::glibc::run(wanted, table),

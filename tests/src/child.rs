@@ -105,16 +105,8 @@ impl Child {
     /// Whether the child is blocked in a futex wait (on any word but the one at `except`).
     #[must_use]
     pub fn is_asleep(&self, except: usize) -> bool {
-        match fs::read_to_string(format!("/proc/{}/syscall", self.pid)) {
-            Ok(line) => {
-                let mut words = line.split_whitespace();
-                let waits = matches!(words.next(), Some("202" | "449"));
-                let word = words.next().and_then(|w| usize::from_str_radix(w.trim_start_matches("0x"), 16).ok());
-                waits && word != Some(except)
-            }
-            // Without the right to look at system calls: any interruptible sleep.
-            Err(_) => self.state() == Some('S'),
-        }
+        // Without the right to look at system calls: any interruptible sleep.
+        sleeps_in_futex(&format!("/proc/{}/syscall", self.pid), Some(except)).unwrap_or(self.state() == Some('S'))
     }
 
     /// The state letter of `/proc/<pid>/stat`.
@@ -174,6 +166,17 @@ impl Drop for Child {
             self.reap();
         }
     }
+}
+
+/// Whether the thread whose `syscall` file this is waits for a futex word, other than that at `except`; `None`: the file
+/// cannot be read.
+#[must_use]
+pub fn sleeps_in_futex(syscall_file: &str, except: Option<usize>) -> Option<bool> {
+    let line = fs::read_to_string(syscall_file).ok()?;
+    let mut words = line.split_whitespace();
+    let waits = matches!(words.next(), Some("202" | "449"));
+    let word = words.next().and_then(|word| usize::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+    Some(waits && (except.is_none() || word != except))
 }
 
 /// Panics of this process print nothing: its message page says what happened, and a stepped process has no time for it.

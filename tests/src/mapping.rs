@@ -1,7 +1,9 @@
 //! Memory that forked processes share, and images of it.
 
 use core::ptr::NonNull;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 
 /// An anonymous shared mapping, zeroed. Forked children see the same bytes.
 #[derive(Debug)]
@@ -17,10 +19,25 @@ impl Mapping {
     /// If the kernel refuses.
     #[must_use]
     pub fn new(len_bytes: usize) -> Self {
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        Self::map(len_bytes, libc::MAP_ANONYMOUS, -1)
+    }
+
+    /// Maps the first `len_bytes` bytes of `file`, which is made so long if it is shorter: for processes that do not
+    /// inherit a mapping.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    #[must_use]
+    pub fn of_file(file: &File, len_bytes: usize) -> Self {
+        let len = file.metadata().expect("an open file").len().max(len_bytes as u64);
+        file.set_len(len).expect("a file that is written to");
+        Self::map(len_bytes, 0, file.as_raw_fd())
+    }
+
+    fn map(len_bytes: usize, flags: libc::c_int, fd: libc::c_int) -> Self {
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, flags | libc::MAP_SHARED);
         // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing of ours.
-        let base = unsafe { libc::mmap(core::ptr::null_mut(), len_bytes, prot, flags, -1, 0) };
+        let base = unsafe { libc::mmap(core::ptr::null_mut(), len_bytes, prot, flags, fd, 0) };
         assert_ne!(base, libc::MAP_FAILED, "mmap of {len_bytes} bytes: {}", io::Error::last_os_error());
         let base = NonNull::new(base.cast()).expect("mmap returned null");
         Self { base, len_bytes }

@@ -209,25 +209,37 @@ pub enum Effort {
 
 /// How a point's victim ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
+pub enum Ended {
+    /// At the point.
     Struck,
+    /// Asleep, on the way to the point.
     Asleep,
+    /// It got through: the point lies behind its operation.
     Completed,
 }
+
+/// A bad point: how its victim ended, and what went wrong, in words.
+pub type Bad = (Ended, String);
 
 /// Plays `make`'s scene at every point of `plan`.
 pub fn sweep<S: Scene>(plan: &Plan, effort: Effort, mut make: impl FnMut() -> S) -> Row {
     let page = Mapping::new(size_of::<Control>());
-    let (control, enough) = (Control::of(&page), plan.enough());
+    let control = Control::of(&page);
+    sweep_by(plan, effort, control, || play(plan, control, &mut make()))
+}
+
+/// Calls `turn` for every point of `plan`, with `control` armed for it: for victims that are no forks of the driver.
+pub fn sweep_by(plan: &Plan, effort: Effort, control: &Control, mut turn: impl FnMut() -> Result<Ended, Bad>) -> Row {
+    let enough = plan.enough();
     let mut run = Run { plan, control, enough, points: 0, bad: 0, first_bad: None, whys: BTreeMap::new() };
     let start = Instant::now();
     let (how, floor) = match (plan.cut, effort) {
-        (Cut::Every, Effort::Full) => run.every(&mut make),
-        (Cut::Edges { .. }, Effort::Quick) if plan.seeded => run.edges(0, &mut make),
-        (Cut::Every, Effort::Quick) if plan.seeded => run.hunt(&mut make),
-        (Cut::Every, Effort::Quick) => run.sampled(false, &mut make),
-        (Cut::Edges { stride }, Effort::Full) => run.edges(stride, &mut make),
-        (Cut::Edges { .. }, Effort::Quick) => run.sampled(true, &mut make),
+        (Cut::Every, Effort::Full) => run.every(&mut turn),
+        (Cut::Edges { .. }, Effort::Quick) if plan.seeded => run.edges(0, &mut turn),
+        (Cut::Every, Effort::Quick) if plan.seeded => run.hunt(&mut turn),
+        (Cut::Every, Effort::Quick) => run.sampled(false, &mut turn),
+        (Cut::Edges { stride }, Effort::Full) => run.edges(stride, &mut turn),
+        (Cut::Edges { .. }, Effort::Quick) => run.sampled(true, &mut turn),
     };
     watchdog::watch("between cases", 0);
     Row {
@@ -255,25 +267,27 @@ struct Run<'a> {
     whys: BTreeMap<String, u64>,
 }
 
+type Turn = Result<Ended, Bad>;
+
 impl Run<'_> {
-    fn every<S: Scene>(&mut self, make: &mut impl FnMut() -> S) -> (String, u64) {
+    fn every(&mut self, turn: &mut impl FnMut() -> Turn) -> (String, u64) {
         let mut k = 1;
-        while self.bad < self.enough && self.point(At::Instruction(k), make) == Ended::Struck {
+        while self.bad < self.enough && self.point(At::Instruction(k), turn) == Ended::Struck {
             k += 1;
         }
         // A seeded bug that stops the sweep early has shown what it must.
         ("instruction: every".into(), if self.bad >= self.enough { 1 } else { self.plan.floor })
     }
 
-    fn edges<S: Scene>(&mut self, stride: u64, make: &mut impl FnMut() -> S) -> (String, u64) {
-        self.point(At::Nowhere, make);
+    fn edges(&mut self, stride: u64, turn: &mut impl FnMut() -> Turn) -> (String, u64) {
+        self.point(At::Nowhere, turn);
         let steps = self.control.steps();
         let mut edge = 1;
-        while self.bad < self.enough && self.point(At::Edge(edge), make) == Ended::Struck {
+        while self.bad < self.enough && self.point(At::Edge(edge), turn) == Ended::Struck {
             edge += 1;
         }
         let mut k = stride;
-        while stride > 0 && self.bad < self.enough && self.point(At::Instruction(k), make) == Ended::Struck {
+        while stride > 0 && self.bad < self.enough && self.point(At::Instruction(k), turn) == Ended::Struck {
             k += stride;
         }
         let how = if stride > 0 {
@@ -284,8 +298,8 @@ impl Run<'_> {
         (how, if self.bad >= self.enough || stride == 0 { 1 } else { self.plan.floor })
     }
 
-    fn sampled<S: Scene>(&mut self, edges: bool, make: &mut impl FnMut() -> S) -> (String, u64) {
-        self.point(At::Nowhere, make);
+    fn sampled(&mut self, edges: bool, turn: &mut impl FnMut() -> Turn) -> (String, u64) {
+        self.point(At::Nowhere, turn);
         let (steps, calls) = (self.control.steps(), self.control.edges());
         let edges = edges && calls >= QUICK_POINTS;
         let of = if edges { calls } else { steps };
@@ -294,7 +308,7 @@ impl Run<'_> {
         let stride = of.div_ceil(points).max(1);
         let mut k = 1;
         while k <= of && self.bad < self.enough {
-            self.point(if edges { At::Edge(k) } else { At::Instruction(k) }, make);
+            self.point(if edges { At::Edge(k) } else { At::Instruction(k) }, turn);
             k += stride;
         }
         let what = if edges { "call edges" } else { "instructions" };
@@ -302,24 +316,23 @@ impl Run<'_> {
     }
 
     /// Every instruction in passes, each between the points of those before, until one is bad.
-    fn hunt<S: Scene>(&mut self, make: &mut impl FnMut() -> S) -> (String, u64) {
-        self.point(At::Nowhere, make);
+    fn hunt(&mut self, turn: &mut impl FnMut() -> Turn) -> (String, u64) {
+        self.point(At::Nowhere, turn);
         let steps = self.control.steps();
         let passes = (0..HUNT_STRIDE).map(|pass| u64::from(pass.wrapping_mul(13) % HUNT_STRIDE + 1));
         for k in passes.flat_map(|first| (first..=steps).step_by(HUNT_STRIDE.into())) {
             if self.bad > 0 {
                 break;
             }
-            self.point(At::Instruction(k), make);
+            self.point(At::Instruction(k), turn);
         }
         (format!("instruction: hunt in {steps}"), 1)
     }
 
-    fn point<S: Scene>(&mut self, at: At, make: &mut impl FnMut() -> S) -> Ended {
+    fn point(&mut self, at: At, turn: &mut impl FnMut() -> Turn) -> Ended {
         watchdog::watch(self.plan.name, 30);
         self.control.arm(at, self.plan.fate, !self.plan.role.is_roused());
-        let mut scene = make();
-        let (ended, verdict) = match play(self.plan, self.control, &mut scene) {
+        let (ended, verdict) = match turn() {
             Ok(ended) => (ended, Ok(())),
             Err((ended, why)) => (ended, Err(why)),
         };
@@ -332,8 +345,6 @@ impl Run<'_> {
         ended
     }
 }
-
-type Bad = (Ended, String);
 
 fn play<S: Scene>(plan: &Plan, control: &Control, scene: &mut S) -> Result<Ended, Bad> {
     let fail = |why: &str| (Ended::Struck, why.to_string());

@@ -24,6 +24,21 @@ pub fn under_knife<R>(control: &Control, operation: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Puts this thread under single-stepping, until [`end`] or its process's end: for what does not lie in one function.
+pub fn begin(control: &'static Control) {
+    CONTROL.store(core::ptr::from_ref(control).cast_mut(), SeqCst);
+    install();
+    // SAFETY: as in `stepped`.
+    unsafe { core::arch::asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
+}
+
+/// Ends what [`begin`] began.
+pub fn end() {
+    // SAFETY: as in `stepped`.
+    unsafe { core::arch::asm!("pushfq", "and qword ptr [rsp], ~0x100", "popfq") };
+    CONTROL.store(core::ptr::null_mut(), SeqCst);
+}
+
 /// Runs `operation` under single-stepping; `camera` takes a picture after each instruction that changed its memory.
 pub(crate) fn on_film<R>(camera: &mut Camera, operation: impl FnOnce() -> R) -> R {
     CAMERA.store(camera, SeqCst);
@@ -66,7 +81,7 @@ extern "C" fn on_trap(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut lib
     let context = context.cast::<libc::ucontext_t>();
     // SAFETY: the kernel passes a ucontext to a handler with SA_SIGINFO.
     let rip = unsafe { (*context).uc_mcontext.gregs[libc::REG_RIP as usize] };
-    // SAFETY: null, or a control that outlives the stepping (`under_knife` borrows it).
+    // SAFETY: null, or a control that outlives the stepping (`under_knife` borrows it, `begin` for ever).
     if let Some(control) = unsafe { CONTROL.load(SeqCst).as_ref() } {
         control.step(rip.cast_unsigned());
     }
