@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod halves;
+mod interrupted;
 mod joinable_queue;
 mod killed;
 mod pipe;

@@ -107,3 +107,19 @@ fn tour() {
     assert!(said.ends_with("\n17 of 17 stops are as they should be.\n"), "{said}");
     assert!(!said.contains("WRONG"), "{said}");
 }
+
+#[test]
+fn an_example_of_one_topic_has_sixty_lines_at_most_and_a_test_here() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let files = std::fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path());
+    let mut topics = 0;
+    for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "rs")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        assert!(text.lines().count() <= 60, "{name}");
+        assert!(text.contains("assert"), "{name} checks nothing");
+        assert!(include_str!("examples.rs").contains(&format!("\nfn {name}() {{")), "{name} is not run");
+        topics += 1;
+    }
+    assert!(topics >= 10, "{topics}");
+}

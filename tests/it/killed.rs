@@ -3,7 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use crosslane::{Connection, Error, JoinableQueue, Portable, Process, Queue, pipe, spawn, wait};
+use crosslane::{
+    Barrier, BoundedSemaphore, Condvar, Connection, Error, Event, JoinableQueue, Lock, Mutex, Portable, Process, Queue,
+    RLock, RwLock, Semaphore, pipe, spawn, wait,
+};
 
 use crate::{LIMIT, Watchdog, until};
 
@@ -97,6 +100,70 @@ fn who_is_killed_while_joining_leaves_the_queue_to_others() {
     queue.task_done().unwrap();
     queue.join_timeout(LIMIT).unwrap();
     other.join().unwrap();
+}
+
+/// One process is killed while it waits in `call`, and another one that waits there too goes on after `release`; then
+/// there is nothing that anybody waits for.
+fn leaves_to_others<H: Portable + Clone>(handle: &H, call: fn(H), release: impl FnOnce()) {
+    kill_asleep(call, handle.clone());
+    let mut other = spawn(call, handle.clone()).unwrap();
+    await_sleep(&other);
+    kill_asleep(call, handle.clone());
+    release();
+    other.join_timeout(LIMIT).unwrap().expect("it goes on");
+    call(handle.clone());
+}
+
+#[test]
+fn who_is_killed_waiting_for_a_lock_leaves_it_to_others() {
+    let _watchdog = Watchdog::new();
+    let mutex = Mutex::new(0_u8).unwrap();
+    let guard = mutex.lock().unwrap();
+    leaves_to_others(&mutex, |mutex| drop(mutex.lock().unwrap()), || drop(guard));
+    let lock = Lock::new().unwrap();
+    let guard = lock.lock().unwrap();
+    leaves_to_others(&lock, |lock| drop(lock.lock().unwrap()), || drop(guard));
+    let lock = RLock::new().unwrap();
+    let guard = lock.lock().unwrap();
+    leaves_to_others(&lock, |lock| drop(lock.lock().unwrap()), || drop(guard));
+    let shared = RwLock::new(0_u8).unwrap();
+    let guard = shared.write().unwrap();
+    leaves_to_others(&shared, |shared| drop(shared.read().unwrap()), || drop(guard));
+    let guard = shared.read().unwrap();
+    leaves_to_others(&shared, |shared| drop(shared.write().unwrap()), || drop(guard));
+    let seats = BoundedSemaphore::new(1).unwrap();
+    let permit = seats.acquire().unwrap();
+    leaves_to_others(&seats, |seats| drop(seats.acquire().unwrap()), || drop(permit));
+    let count = Semaphore::new(0).unwrap();
+    let pass = |count: Semaphore| {
+        count.acquire().unwrap();
+        count.release(1).unwrap();
+    };
+    leaves_to_others(&count, pass, || count.release(1).unwrap());
+}
+
+#[test]
+fn who_is_killed_waiting_for_others_to_do_something_leaves_them_alone() {
+    let _watchdog = Watchdog::new();
+    let event = Event::new().unwrap();
+    leaves_to_others(&event, |event| event.wait(), || event.set());
+    let condition = Condvar::new(0_u8).unwrap();
+    let set = || {
+        *condition.lock().unwrap() = 1;
+        condition.notify_all();
+    };
+    leaves_to_others(&condition, |condition| drop(condition.lock().unwrap().wait_while(|n| *n == 0)), set);
+    // A barrier whose party is dead is broken for all, until it is reset.
+    let barrier = Barrier::new(2).unwrap();
+    let pass = |barrier: Barrier| {
+        let _ = barrier.wait();
+    };
+    kill_asleep(pass, barrier.clone());
+    assert!(barrier.wait_timeout(LIMIT).is_err() && barrier.is_broken());
+    barrier.reset();
+    let other = spawn(|barrier: Barrier| barrier.wait().is_ok(), barrier.clone()).unwrap();
+    assert!(barrier.wait_timeout(LIMIT).is_ok());
+    assert!(other.join().unwrap());
 }
 
 type Pipe = Connection<Vec<u8>, Vec<u8>>;

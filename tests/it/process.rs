@@ -7,8 +7,12 @@ mod support;
 mod ends;
 #[path = "process/family.rs"]
 mod family;
+#[path = "process/harness.rs"]
+mod harness;
 #[path = "process/leaks.rs"]
 mod leaks;
+#[path = "process/pains.rs"]
+mod pains;
 #[path = "process/results.rs"]
 mod results;
 #[path = "process/surroundings.rs"]

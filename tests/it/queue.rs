@@ -352,7 +352,7 @@ fn processes_and_this_one_put_and_get() {
 }
 
 #[test]
-fn a_hundred_queues_go_to_a_process_within_the_usual_limit_of_descriptors() {
+fn pain_21_a_hundred_queues_go_to_a_process_within_the_usual_limit_of_descriptors() {
     let _watchdog = Watchdog::new();
     let queues: Vec<_> = (0..100).map(|_| Queue::<u64>::bounded(4).unwrap()).collect();
     let put = |queues: Vec<Queue<u64>>| {

@@ -66,7 +66,7 @@ fn an_index_out_of_range_is_a_panic_with_index_and_length_or_an_error() {
 
 /// What a full /dev/shm answers with a SIGBUS, much later.
 #[test]
-fn an_array_for_which_there_is_no_memory_is_an_error_with_both_numbers() {
+fn pain_20_an_array_for_which_there_is_no_memory_is_an_error_with_both_numbers() {
     match Array::<u64>::zeroed(1 << 47) {
         Err(Error::Create(CreateError::NotEnoughMemory { wanted, available })) => {
             assert!(wanted >= 1 << 50 && available < wanted, "{wanted} {available}");
@@ -77,7 +77,7 @@ fn an_array_for_which_there_is_no_memory_is_an_error_with_both_numbers() {
 }
 
 #[test]
-fn no_update_is_lost() {
+fn pain_25_no_update_is_lost() {
     let counts = Array::<u32>::zeroed(3).unwrap();
     let sums = Array::<f64>::zeroed(3).unwrap();
     let add = |(counts, sums): (Array<u32>, Array<f64>)| {

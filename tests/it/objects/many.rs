@@ -24,7 +24,7 @@ fn make(n: u64) -> Objects {
 
 /// A thousand objects go to a child and back in one message each, within a fraction of the usual limit of descriptors.
 #[test]
-fn a_thousand_small_objects_take_few_descriptors() {
+fn pain_21_a_thousand_small_objects_take_few_descriptors() {
     let count = |()| {
         limit_fds(64);
         let before = open_fds();

@@ -114,7 +114,7 @@ fn a_party_that_gives_up_breaks_the_barrier_for_all() {
 
 /// Python accepts no parties, and then nobody gets through.
 #[test]
-fn numbers_of_parties_that_make_no_barrier_are_refused() {
+fn pain_25_numbers_of_parties_that_make_no_barrier_are_refused() {
     assert!(matches!(Barrier::new(0), Err(Error::Create(_))));
     assert!(matches!(Barrier::new(1_025), Err(Error::Create(_))));
     assert!(Barrier::new(1).unwrap().wait().unwrap().is_leader);

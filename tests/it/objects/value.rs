@@ -65,7 +65,7 @@ fn plain_structs_of_the_users_are_values() {
 
 /// Python's `v.value += 1` lost 855 of 40,000.
 #[test]
-fn no_update_is_lost() {
+fn pain_25_no_update_is_lost() {
     const TIMES: u64 = 5_000;
     let small = Value::new(0_u64).unwrap();
     let float = Value::new(0.0_f64).unwrap();

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crosslane::{Error, Process, ProcessBuilder, active_children, at_exit, current_process, parent_process, spawn};
 
@@ -30,13 +30,17 @@ fn parent_of_one(_: ()) {
 }
 
 #[test]
-fn children_end_with_their_killed_parent() {
-    let (parent, pids) = started(parent_of_one, 1);
-    assert!(is_running(pids[0]));
-    let start = Instant::now();
-    parent.kill().unwrap();
-    until("the child has ended", || !is_running(pids[0]));
-    println!("the child has ended {:?} after its parent was killed", start.elapsed());
+fn pain_17_children_end_within_a_second_of_their_killed_parent() {
+    let times = [(); 3].map(|()| {
+        let (parent, pids) = started(parent_of_one, 1);
+        assert!(is_running(pids[0]));
+        let start = Instant::now();
+        parent.kill().unwrap();
+        until("the child has ended", || !is_running(pids[0]));
+        start.elapsed()
+    });
+    // On a machine that does much else, one of them may be late.
+    assert!(times.iter().any(|time| *time < Duration::from_secs(1)), "{times:?}");
 }
 
 #[test]
