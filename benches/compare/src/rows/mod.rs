@@ -14,6 +14,7 @@ mod locks_family;
 mod mpmc;
 mod one_by_one;
 mod pool;
+mod pool_bounds;
 pub mod processes;
 mod pthread;
 mod record;
@@ -52,6 +53,7 @@ pub fn all(scale: f64) -> Vec<Row> {
         processes::rows,
         handed::rows,
         pool::rows,
+        pool_bounds::rows,
     ]
     .into_iter()
     .flat_map(|family| family(scale))
