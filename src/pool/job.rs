@@ -6,6 +6,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use crosslane_sync::Deadline;
@@ -418,15 +419,22 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
 
     /// The next reply that comes: which piece's, of how many items. `None` when all have come.
     fn receive(&mut self) -> Option<(usize, usize, Reply)> {
+        match self.receive_until(Deadline::never()) {
+            Poll::Ready(received) => received,
+            Poll::Pending => None,
+        }
+    }
+
+    /// As [`receive`](Self::receive); pending if none comes until the deadline.
+    fn receive_until(&mut self, deadline: Deadline) -> Poll<Option<(usize, usize, Reply)>> {
         self.fill();
         if self.received == self.made {
-            return None;
+            return Poll::Ready(None);
         }
-        let next = self.basket.pop().or_else(|| {
-            self.crew.wait_until(Deadline::never(), || !self.basket.is_empty());
-            self.basket.pop()
-        });
-        let (index, reply) = next?;
+        if self.basket.is_empty() && !self.crew.wait_until(deadline, || !self.basket.is_empty()) {
+            return Poll::Pending;
+        }
+        let Some((index, reply)) = self.basket.pop() else { return Poll::Ready(None) };
         self.received += 1;
         let Size { items, bytes } = self.under_way.remove(&index).unwrap_or_default();
         self.load.items -= items;
@@ -435,7 +443,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         if let Some(progress) = &mut self.progress {
             progress(self.done);
         }
-        Some((index, items, reply))
+        Poll::Ready(Some((index, items, reply)))
     }
 
     fn argument() -> &'static str {
@@ -511,26 +519,34 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
     }
 
     fn next(&mut self, in_order: bool) -> Option<Result<R>> {
+        match self.next_until(in_order, Deadline::never()) {
+            Poll::Ready(next) => next,
+            Poll::Pending => None,
+        }
+    }
+
+    fn next_until(&mut self, in_order: bool, deadline: Deadline) -> Poll<Option<Result<R>>> {
         loop {
             if let Some(result) = self.ready.pop_front() {
-                return Some(result);
+                return Poll::Ready(Some(result));
             }
-            let Some(stream) = &mut self.stream else { return self.failed.take().map(Err) };
+            let Some(stream) = &mut self.stream else { return Poll::Ready(self.failed.take().map(Err)) };
             if let Some((items, reply)) = self.early.remove(&self.next) {
                 self.next += 1;
                 stream.held -= items;
                 self.ready = results_of(reply, items, Stream::<'p, I, R>::argument()).into();
                 continue;
             }
-            match stream.receive() {
-                Some((_, items, reply)) if !in_order => {
+            match stream.receive_until(deadline) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some((_, items, reply))) if !in_order => {
                     self.ready = results_of(reply, items, Stream::<'p, I, R>::argument()).into();
                 }
-                Some((index, items, reply)) => {
+                Poll::Ready(Some((index, items, reply))) => {
                     stream.held += items;
                     self.early.insert(index, (items, reply));
                 }
-                None => {
+                Poll::Ready(None) => {
                     self.failed = stream.failed.take();
                     self.stream = None;
                 }
@@ -546,6 +562,20 @@ pub struct Imap<'p, I, R>(Results<'p, I, R>);
 /// The results of [`Pool::imap_unordered`]. Dropping it takes back what has not begun.
 #[must_use = "items are read as results are taken"]
 pub struct ImapUnordered<'p, I, R>(Results<'p, I, R>);
+
+impl<I: Iterator<Item: Portable>, R: Portable> Imap<'_, I, R> {
+    /// The next result, if it comes within `timeout`; pending if it does not, and nothing is lost by that.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Poll<Option<Result<R>>> {
+        self.0.next_until(true, Deadline::after(timeout))
+    }
+}
+
+impl<I: Iterator<Item: Portable>, R: Portable> ImapUnordered<'_, I, R> {
+    /// The next result, if one comes within `timeout`; pending if none does, and nothing is lost by that.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Poll<Option<Result<R>>> {
+        self.0.next_until(false, Deadline::after(timeout))
+    }
+}
 
 impl<I: Iterator<Item: Portable>, R: Portable> Iterator for Imap<'_, I, R> {
     type Item = Result<R>;

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::sync::mpsc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crosslane::{Error, Event, Executor, Pool, Queue, Value, WaitFor, as_completed, cpu_count, spawn, wait_tasks};
@@ -198,6 +199,29 @@ fn a_chunk_of_no_items_is_one_of_one() {
     assert_eq!(pool.job().chunk_size(usize::MAX).map(one_more, 0..3).unwrap(), [1, 2, 3]);
     let results = pool.job().chunk_size(7).imap(one_more, 0..20);
     assert_eq!(results.map(Result::unwrap).collect::<Vec<_>>(), (1..21).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_next_result_may_be_waited_for_with_a_timeout_and_is_not_lost() {
+    let pool = Pool::new(1).unwrap();
+    let go_on = Event::new().unwrap();
+    let wait_at_1 = |go_on: &Event, n: u64| {
+        if n == 1 {
+            go_on.wait();
+        }
+        n
+    };
+    let mut results = pool.with(go_on.clone()).imap(wait_at_1, 0..2);
+    assert!(matches!(results.next_timeout(LIMIT), Poll::Ready(Some(Ok(0)))));
+    for _ in 0..3 {
+        assert!(results.next_timeout(Duration::from_millis(5)).is_pending());
+    }
+    go_on.set();
+    assert!(matches!(results.next_timeout(LIMIT), Poll::Ready(Some(Ok(1)))));
+    assert!(matches!(results.next_timeout(LIMIT), Poll::Ready(None)) && results.next().is_none());
+
+    let mut results = pool.imap_unordered(|go_on: Event| go_on.wait(), [Event::new().unwrap()]);
+    assert!(results.next_timeout(Duration::ZERO).is_pending());
 }
 
 #[test]

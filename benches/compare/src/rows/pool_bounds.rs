@@ -28,7 +28,7 @@ const SLOTS: u32 = 4;
 /// Numbers of 8 bytes in the array.
 const NUMBERS: usize = (256 << 20) / 8;
 /// How often each number is changed: that takes much longer than to read and write it.
-const STEPS: u32 = 128;
+const STEPS: u32 = 40;
 
 pub fn rows(scale: f64) -> Vec<Row> {
     let (blocked, tasks, few) = (scaled(5_000, scale), scaled(50_000, scale), scaled(3_000, scale));
@@ -159,7 +159,7 @@ fn rayon_pool() -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads")
 }
 
-/// The vectors are made before the clock starts; the worker has used as much memory as it needs.
+/// The vectors are made before the clock starts; pool and worker have used as much memory as they need.
 fn arguments(times: u64) -> f64 {
     let pool = pool(1);
     let vectors = |times| (0..times).map(|_| vec![1_u8; MIB]).collect::<Vec<_>>();
@@ -167,7 +167,7 @@ fn arguments(times: u64) -> f64 {
         let lengths = pool.job().chunk_size(1).map(|vector: Vec<u8>| vector.len(), vectors).expect("results");
         assert!(lengths.iter().all(|len| *len == MIB));
     };
-    map(vectors(2 * u64::from(SLOTS)));
+    map(vectors(times));
     let vectors = vectors(times);
     timed(|| map(vectors))
 }
