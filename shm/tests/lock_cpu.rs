@@ -94,9 +94,12 @@ fn costs(blocked: Duration) -> [Used; 3] {
 fn a_blocked_process_costs_next_to_nothing_and_behind_an_owner_wakes_no_more_often_than_its_slices() {
     let blocked = std::env::var("CROSSLANE_BLOCKED_SECONDS").map_or(2, |seconds| seconds.parse().unwrap());
     let [nobody, owner, bare] = costs(Duration::from_secs(blocked));
-    // For ten seconds this is the limit; two take a fifth, and the rest is for what a busy machine adds.
-    assert!(nobody.cpu_us <= 1_000, "{nobody:?} with nobody named");
+    // A millisecond in ten seconds; a fifth of that in two, and as much for what a busy machine adds.
+    let limit = u32::try_from(1_000.min(100 * blocked + 200)).unwrap();
+    assert!(nobody.cpu_us <= limit, "{nobody:?} with nobody named, at most {limit} us");
     assert!(nobody.sleeps <= u32::try_from(blocked).unwrap() + 2, "{nobody:?} with nobody named");
-    // In time the difference depends on the build; in sleeps it is none, but for slices that a busy machine prolongs.
+    // In sleeps there is no difference, but for slices that a busy machine prolongs.
     assert!(bare.sleeps > 0 && owner.sleeps * 10 <= bare.sleeps * 12, "{owner:?} behind an owner, {bare:?} in slices");
+    // In time each slice has a probe more, which is some 1.35 of a bare slice, and more where nothing is optimised.
+    assert!(owner.cpu_us <= 3 * bare.cpu_us, "{owner:?} behind an owner, {bare:?} in slices");
 }

@@ -4,7 +4,7 @@ mod family;
 
 use crosslane_core::Trusted;
 use crosslane_core::owner::MAX_PARTICIPANTS;
-use crosslane_shm::{Options, RLock, Slab};
+use crosslane_shm::{Barrier, BoundedSemaphore, Condvar, Event, Mutex, Once, Options, RLock, RwLock, Semaphore, Slab};
 use crosslane_sync::LockError;
 use family::{await_death, fork};
 
@@ -32,6 +32,23 @@ fn carve_and_take(slab: &Slab<Trusted>) {
     }
 }
 
+/// A thousand of all other kinds in the same slab, each used.
+fn carve_every_kind(slab: &Slab<Trusted>) {
+    for n in 0..LOCKS / 8 {
+        let (mutex, rwlock) = (Mutex::in_slab(slab, n).unwrap(), RwLock::in_slab(slab, n).unwrap());
+        let (condvar, bounded) = (Condvar::in_slab(slab, n).unwrap(), BoundedSemaphore::in_slab(slab, 1).unwrap());
+        let (semaphore, event) = (Semaphore::in_slab(slab, 1).unwrap(), Event::in_slab(slab).unwrap());
+        let (barrier, once) = (Barrier::in_slab(slab, 1).unwrap(), Once::in_slab(slab).unwrap());
+        assert_eq!((*mutex.lock().unwrap(), *rwlock.write().unwrap(), *condvar.lock().unwrap()), (n, n, n));
+        drop(bounded.acquire().unwrap());
+        semaphore.acquire().unwrap();
+        event.set();
+        event.wait();
+        assert!(barrier.wait().unwrap().is_leader);
+        assert_eq!(once.call_once(|_| ()), Ok(true));
+    }
+}
+
 /// Takes the lock in a new process, and kills that.
 fn hold_and_kill(lock: &RLock<u64, Trusted>) {
     let mut child = fork(|parent| {
@@ -56,6 +73,7 @@ fn a_thousand_locks_and_more_killed_holders_than_places_cost_no_fd_no_memory_and
     hold_and_kill(&lock);
     let before = possessions();
     carve_and_take(&slab);
+    carve_every_kind(&slab);
     (1..HOLDERS).for_each(|_| hold_and_kill(&lock));
     assert_eq!(lock.lock().unwrap().get(), HOLDERS);
     let after = possessions();
