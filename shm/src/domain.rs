@@ -324,7 +324,7 @@ impl Domain {
 
     /// Whether `owner` is proven dead. At most three system calls (some more once the fd was lost), about 1 us with few participants; does not block.
     ///
-    /// The first proof of a death in a domain wakes everybody who waits in it. This process then repairs what the dead
+    /// The first proof of a death in a domain wakes everybody who waits in it for what somebody can own. This process then repairs what the dead
     /// participant held in the segments of the domain that it has mapped, and those who are woken what they have mapped.
     ///
     /// # Errors
@@ -465,7 +465,7 @@ fn seat(gate: &Entered, table: &Table, fd: BorrowedFd<'_>) -> Result<(OwnerId, P
     Err(if is_any_alive { DomainError::DomainFull } else { DomainError::DomainExhausted })
 }
 
-/// Says that a death is on record, and wakes all who wait in the domain.
+/// Says that a death is on record, and wakes all who wait in the domain for what somebody can own.
 fn tell(deaths: &AtomicU32) {
     // ORDERING domain.deaths: Release fence. Pairs with the Acquire fence in `reaper::keep_up`: who sees the new number
     // sees the record.
