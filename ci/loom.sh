@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib/tools.sh"
 
 # Sites with an ordering that the models touch: one mutant each. Raise it when a module brings more.
-least_ordering_mutants=79
+least_ordering_mutants=86
 
 build() {
     RUSTFLAGS="--cfg crosslane_loom" CARGO_TARGET_DIR="$target/loom" \
