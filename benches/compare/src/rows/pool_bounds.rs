@@ -28,7 +28,7 @@ const SLOTS: u32 = 4;
 /// Numbers of 8 bytes in the array.
 const NUMBERS: usize = (256 << 20) / 8;
 /// How often each number is changed: that takes much longer than to read and write it.
-const STEPS: u32 = 40;
+const STEPS: u32 = 80;
 
 pub fn rows(scale: f64) -> Vec<Row> {
     let (blocked, tasks, few) = (scaled(5_000, scale), scaled(50_000, scale), scaled(3_000, scale));
