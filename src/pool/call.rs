@@ -1,11 +1,12 @@
 //! What a worker runs: a function and a trampoline for one item, as code pointers, and the context that goes with it.
 //!
 //! As for a [`Process`](crate::Process), the trampoline is made by the compiler for each combination of types, and knows
-//! how to decode an item and to encode its result. There are three of them: for a function of an item, of a job's context
-//! and an item, of the worker's state and an item.
+//! how to decode an item and to encode its result. What differs between functions of an item, of a job's context and an
+//! item, of the worker's state and an item, is their [`Shape`].
 #![allow(unsafe_code)]
 
 use std::any::Any;
+use std::marker::PhantomData;
 use std::mem;
 use std::os::fd::OwnedFd;
 
@@ -54,124 +55,148 @@ pub(super) struct Out<'a, 'p> {
 
 type Trampoline = unsafe fn(*const (), &mut Bench, &mut Context, &[u8], Out<'_, '_>) -> Result<()>;
 
-/// # Safety
-/// `function` is a `fn(A) -> R`.
-unsafe fn of_item<A: Portable, R: Portable>(
-    function: *const (),
-    _: &mut Bench,
-    _: &mut Context,
-    item: &[u8],
-    out: Out<'_, '_>,
-) -> Result<()> {
-    // SAFETY: the caller's word.
-    let function = unsafe { mem::transmute::<*const (), fn(A) -> R>(function) };
-    out.packer.append(&function(wire::unpack_plain(item)?), out.bytes)
+/// A kind of function that workers run: what it is given, and where what it returns goes.
+trait Shape: 'static {
+    /// A type of function pointers.
+    type Function: Copy;
+    type Item: Portable;
+
+    fn run(
+        function: Self::Function,
+        bench: &mut Bench,
+        context: &mut Context,
+        item: Self::Item,
+        out: Out<'_, '_>,
+    ) -> Result<()>;
 }
 
+/// Calls a function of a shape.
+///
 /// # Safety
-/// `function` is a `fn(A, B) -> R`.
-unsafe fn of_two<A: Portable, B: Portable, R: Portable>(
+/// `function` is an `S::Function`.
+unsafe fn trampoline<S: Shape>(
     function: *const (),
-    _: &mut Bench,
-    _: &mut Context,
-    item: &[u8],
-    out: Out<'_, '_>,
-) -> Result<()> {
-    // SAFETY: the caller's word.
-    let function = unsafe { mem::transmute::<*const (), fn(A, B) -> R>(function) };
-    let (first, second) = wire::unpack_plain(item)?;
-    out.packer.append(&function(first, second), out.bytes)
-}
-
-/// # Safety
-/// `function` is a `fn(&C, A) -> R`.
-unsafe fn of_context<C: Portable, A: Portable, R: Portable>(
-    function: *const (),
-    _: &mut Bench,
+    bench: &mut Bench,
     context: &mut Context,
     item: &[u8],
     out: Out<'_, '_>,
 ) -> Result<()> {
-    // SAFETY: the caller's word.
-    let function = unsafe { mem::transmute::<*const (), fn(&C, A) -> R>(function) };
-    if context.value.is_none() {
-        let value: C = wire::unpack(&context.bytes, mem::take(&mut context.fds))?;
-        context.value = Some(Box::new(value));
-        context.bytes = Vec::new();
+    const { assert!(size_of::<S::Function>() == size_of::<*const ()>()) };
+    // SAFETY: the caller's word; a function pointer is as long as that.
+    let function = unsafe { mem::transmute_copy::<*const (), S::Function>(&function) };
+    S::run(function, bench, context, wire::unpack_plain(item)?, out)
+}
+
+/// Of an item.
+struct OfItem<A, R>(PhantomData<(A, R)>);
+
+impl<A: Portable, R: Portable> Shape for OfItem<A, R> {
+    type Function = fn(A) -> R;
+    type Item = A;
+
+    fn run(function: fn(A) -> R, _: &mut Bench, _: &mut Context, item: A, out: Out<'_, '_>) -> Result<()> {
+        out.packer.append(&function(item), out.bytes)
     }
-    let value = context.value.as_ref().and_then(|value| value.downcast_ref::<C>());
-    let value = value.ok_or(Error::NotPortable)?;
-    out.packer.append(&function(value, wire::unpack_plain(item)?), out.bytes)
 }
 
-/// # Safety
-/// `function` is a `fn(&mut S, A) -> R`.
-unsafe fn of_state<S: 'static, A: Portable, R: Portable>(
-    function: *const (),
-    bench: &mut Bench,
-    _: &mut Context,
-    item: &[u8],
-    out: Out<'_, '_>,
-) -> Result<()> {
-    // SAFETY: the caller's word.
-    let function = unsafe { mem::transmute::<*const (), fn(&mut S, A) -> R>(function) };
-    let state = bench.state.as_mut().and_then(|state| state.downcast_mut::<S>()).ok_or(Error::NotPortable)?;
-    out.packer.append(&function(state, wire::unpack_plain(item)?), out.bytes)
+/// Of an item that is two arguments.
+struct OfTwo<A, B, R>(PhantomData<(A, B, R)>);
+
+impl<A: Portable, B: Portable, R: Portable> Shape for OfTwo<A, B, R> {
+    type Function = fn(A, B) -> R;
+    type Item = (A, B);
+
+    fn run(function: fn(A, B) -> R, _: &mut Bench, _: &mut Context, item: (A, B), out: Out<'_, '_>) -> Result<()> {
+        out.packer.append(&function(item.0, item.1), out.bytes)
+    }
 }
 
-/// Makes a worker's state; has no result.
-///
-/// # Safety
-/// `function` is a `fn(C) -> S`.
-unsafe fn to_state<C: Portable, S: 'static>(
-    function: *const (),
-    bench: &mut Bench,
-    _: &mut Context,
-    config: &[u8],
-    _: Out<'_, '_>,
-) -> Result<()> {
-    // SAFETY: the caller's word.
-    let function = unsafe { mem::transmute::<*const (), fn(C) -> S>(function) };
-    bench.state = Some(Box::new(function(wire::unpack_plain(config)?)));
-    Ok(())
+/// Of a job's context and an item.
+struct OfContext<C, A, R>(PhantomData<(C, A, R)>);
+
+impl<C: Portable, A: Portable, R: Portable> Shape for OfContext<C, A, R> {
+    type Function = fn(&C, A) -> R;
+    type Item = A;
+
+    fn run(function: fn(&C, A) -> R, _: &mut Bench, context: &mut Context, item: A, out: Out<'_, '_>) -> Result<()> {
+        if context.value.is_none() {
+            let value: C = wire::unpack(&context.bytes, mem::take(&mut context.fds))?;
+            context.value = Some(Box::new(value));
+            context.bytes = Vec::new();
+        }
+        let value = context.value.as_ref().and_then(|value| value.downcast_ref::<C>());
+        out.packer.append(&function(value.ok_or(Error::NotPortable)?, item), out.bytes)
+    }
+}
+
+/// Of the worker's state and an item.
+struct OfState<S, A, R>(PhantomData<(S, A, R)>);
+
+impl<S: 'static, A: Portable, R: Portable> Shape for OfState<S, A, R> {
+    type Function = fn(&mut S, A) -> R;
+    type Item = A;
+
+    fn run(function: fn(&mut S, A) -> R, bench: &mut Bench, _: &mut Context, item: A, out: Out<'_, '_>) -> Result<()> {
+        let state = bench.state.as_mut().and_then(|state| state.downcast_mut::<S>()).ok_or(Error::NotPortable)?;
+        out.packer.append(&function(state, item), out.bytes)
+    }
+}
+
+/// That makes a worker's state; has no result.
+struct ToState<C, S>(PhantomData<(C, S)>);
+
+impl<C: Portable, S: 'static> Shape for ToState<C, S> {
+    type Function = fn(C) -> S;
+    type Item = C;
+
+    fn run(function: fn(C) -> S, bench: &mut Bench, _: &mut Context, config: C, _: Out<'_, '_>) -> Result<()> {
+        bench.state = Some(Box::new(function(config)));
+        Ok(())
+    }
+}
+
+/// The address of a shape's trampoline.
+fn address<S: Shape>() -> usize {
+    trampoline::<S> as Trampoline as usize
 }
 
 impl Call {
-    fn new(trampoline: Trampoline, function: usize) -> Result<Self> {
+    /// The call of the `S::Function` at `function`.
+    fn new<S: Shape>(function: usize) -> Result<Self> {
         let pointer = |address: usize| CodePointer::new(address, Program::Same).ok_or(Error::NotPortable);
-        Ok(Self { trampoline: pointer(trampoline as usize)?, function: pointer(function)? })
+        Ok(Self { trampoline: pointer(address::<S>())?, function: pointer(function)? })
     }
 
     /// Tells the calls of functions of an item apart, in this process.
     pub(super) fn item_key<A: Portable, R: Portable>(function: fn(A) -> R) -> Key {
-        (of_item::<A, R> as Trampoline as usize, function as usize)
+        (address::<OfItem<A, R>>(), function as usize)
     }
 
     /// As `item_key`, of functions of the worker's state and an item.
     pub(super) fn state_key<S: 'static, A: Portable, R: Portable>(function: fn(&mut S, A) -> R) -> Key {
-        (of_state::<S, A, R> as Trampoline as usize, function as usize)
+        (address::<OfState<S, A, R>>(), function as usize)
     }
 
     /// # Errors
     /// [`Error::NotPortable`], as for the others.
     pub(super) fn item<A: Portable, R: Portable>(function: fn(A) -> R) -> Result<Self> {
-        Self::new(of_item::<A, R>, function as usize)
+        Self::new::<OfItem<A, R>>(function as usize)
     }
 
     pub(super) fn two<A: Portable, B: Portable, R: Portable>(function: fn(A, B) -> R) -> Result<Self> {
-        Self::new(of_two::<A, B, R>, function as usize)
+        Self::new::<OfTwo<A, B, R>>(function as usize)
     }
 
     pub(super) fn context<C: Portable, A: Portable, R: Portable>(function: fn(&C, A) -> R) -> Result<Self> {
-        Self::new(of_context::<C, A, R>, function as usize)
+        Self::new::<OfContext<C, A, R>>(function as usize)
     }
 
     pub(super) fn state<S: 'static, A: Portable, R: Portable>(function: fn(&mut S, A) -> R) -> Result<Self> {
-        Self::new(of_state::<S, A, R>, function as usize)
+        Self::new::<OfState<S, A, R>>(function as usize)
     }
 
     pub(super) fn to_state<C: Portable, S: 'static>(function: fn(C) -> S) -> Result<Self> {
-        Self::new(to_state::<C, S>, function as usize)
+        Self::new::<ToState<C, S>>(function as usize)
     }
 
     /// The functions that it names in this process; `None` if this is another build.
