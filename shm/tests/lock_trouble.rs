@@ -6,8 +6,10 @@ mod family;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crosslane_core::call::{CallError, ConnectError, ServeError};
+use crosslane_core::end::ClaimError;
 use crosslane_core::lock::barrier::BarrierError;
-use crosslane_shm::{Barrier, BoundedSemaphore, Condvar, Event, Mutex, Once, Options, RLock, RwLock, Semaphore};
+use crosslane_shm::{Barrier, BoundedSemaphore, Calls, Condvar, Event, Mutex, Once, Options, RLock, RwLock, Semaphore};
 use crosslane_sync::{AcquireError, LockError, OnceError, OnceState, OverRelease};
 use family::{await_death, fork, watchdog};
 
@@ -277,4 +279,24 @@ fn a_barrier_of_one_is_always_full_and_runs_its_action_each_time() {
         (barrier.wait_timeout(PATIENCE), barrier.wait()),
         (Err(BarrierError::Broken), Err(BarrierError::Broken))
     );
+}
+
+#[test]
+fn a_raw_fork_child_neither_asks_nor_answers_by_what_it_inherits() {
+    let calls = Calls::anonymous(3, &Options::new()).unwrap();
+    let (mut client, mut server) = (calls.client().unwrap(), calls.server().unwrap());
+    fork(|_| {
+        assert_eq!(client.call(b"mine?"), Err(CallError::Forked));
+        assert_eq!(client.call_timeout(b"mine?", LOOK), Err(CallError::Forked));
+        assert_eq!(server.try_recv().unwrap_err(), ServeError::Forked);
+        assert_eq!(calls.client().unwrap_err(), ConnectError::Forked);
+        assert_eq!(calls.server().unwrap_err(), ClaimError::Forked);
+    })
+    .join();
+    assert_eq!(server.try_recv().unwrap_err(), ServeError::Empty, "nothing was asked");
+    // What the child dropped closed nothing.
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(server.recv().unwrap().respond(b"yes").unwrap()));
+        assert_eq!(client.call(b"mine?").unwrap(), *b"yes");
+    });
 }

@@ -162,3 +162,17 @@ fn a_fork_child_does_not_arrive_for_its_parent() {
     family.fork(|| barrier.wait() == Err(BarrierError::Forked)).join();
     assert_eq!(barrier.waiting(), 0);
 }
+
+#[test]
+fn a_phase_that_nobody_writes_is_corrupt_and_not_broken() {
+    let family = Family::new();
+    let barrier = barrier(&family, 2, 1);
+    // SAFETY: the cell begins with the phase; its state is the two bits above the actor's ten, and 3 is none.
+    let phase: &AtomicU64 = unsafe { family.cell().cast().as_ref() };
+    phase.store(3 << 10, Ordering::Relaxed);
+    assert_eq!(barrier.wait_timeout(Duration::from_millis(1)), Err(BarrierError::Corrupt));
+    assert_eq!(barrier.wait(), Err(BarrierError::Corrupt));
+    assert!(!barrier.is_broken());
+    barrier.reset();
+    assert_eq!(barrier.wait_timeout(Duration::from_millis(1)), Err(BarrierError::TimedOut));
+}

@@ -103,3 +103,19 @@ fn work_of_a_killed_process_goes_to_one_who_waits_and_of_a_panicked_one_to_the_n
     assert_eq!(once.call_once(|state| assert_eq!(state, OnceState::Poisoned)), Ok(true));
     family.fork(|| once.call_once(|_| panic!("done")) == Ok(false)).join();
 }
+
+#[test]
+fn a_fork_child_and_words_that_nobody_writes_are_each_told_as_such_and_nothing_is_done() {
+    let family = Processes::<OnceWords>::new();
+    let once = once(&family, 1);
+    family.fork(|| once.call_once(|_| panic!("the parent's")) == Err(OnceError::Forked)).join();
+    // SAFETY: the cell is two such words: whether it is done, and the lock.
+    let words: &[AtomicU32; 2] = unsafe { family.cell().cast().as_ref() };
+    for hostile in [1 << 30, 3 << 30, 1023, u32::MAX] {
+        words[1].store(hostile, Ordering::Relaxed);
+        assert_eq!(once.call_once(|_| panic!("nobody's")), Err(OnceError::Corrupt));
+        assert_eq!((words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)), (0, hostile));
+    }
+    words[1].store(0, Ordering::Relaxed);
+    assert_eq!(once.call_once(|_| ()), Ok(true));
+}
