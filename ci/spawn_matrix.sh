@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Processes of a program outside the workspace (tests/downstream/spawn), with and without `crosslane::init()`, in every way
 # that programs are built: for development; with link-time optimisation and stripped; with panics that abort; static and
-# without a build-id; with std as a shared library. And what goes wrong must do so by an error: init() forgotten, a marker in
-# the environment that means nothing.
+# without a build-id; with std as a shared library. In a library that tests use: by cargo test, and by cargo-nextest where it is
+# installed. And what goes wrong must do so by an error: init() forgotten, a marker in the environment that means nothing.
 # Seen to fail: without the constructors behind the hook; without the panic hook's own report under panic=abort.
 set -euo pipefail
 . "$(dirname "$0")/lib/tools.sh"
@@ -49,6 +49,14 @@ done
 report=$(CROSSLANE_CHILD=hook:1:32 timeout 60 "$programs/other" 2>&1 || true)
 grep -q TooDeep <<<"$report" || fault "the depth in the environment does not count"
 FIRST=1 timeout 60 "$programs/forgotten"
+cargo test --quiet --test in_a_library
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --test in_a_library --show-progress none --status-level fail
+    echo "spawn_matrix: by cargo-nextest"
+else
+    # It takes minutes to build; tests/it/process/harness.rs runs a test by itself as it does.
+    echo "spawn_matrix: skipped: cargo-nextest not installed"
+fi
 CARGO_PROFILE_DEV_PANIC=abort try "with panics that abort" ""
 try "static, without a build-id" "-C target-feature=+crt-static -C link-arg=-Wl,--build-id=none"
 try "with std as a shared library" "-C prefer-dynamic"

@@ -2,9 +2,10 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crosslane::{Error, Process, ProcessBuilder, active_children, spawn};
+use crosslane::{Error, Process, ProcessBuilder, Sender, active_children, at_exit, pipe, spawn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::{LIMIT, forever, is_running, state, until};
@@ -31,6 +32,23 @@ fn exit_codes_are_pythons() {
     let child = spawn(forever, ()).unwrap();
     child.interrupt().unwrap();
     assert_eq!(code(child), -2);
+}
+
+#[test]
+fn a_child_that_a_signal_ends_runs_no_hooks() {
+    for end in [Process::kill, Process::terminate, Process::interrupt] {
+        let hooked = |mut ready: Sender<()>| {
+            at_exit(|| println!("a hook"));
+            ready.send(&()).unwrap();
+            forever(());
+        };
+        let (a, b) = pipe::<(), ()>().unwrap();
+        let builder = ProcessBuilder::new().stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = builder.spawn(hooked, b.split().0).unwrap();
+        a.split().1.recv().unwrap();
+        end(&child).unwrap();
+        assert_eq!(std::io::read_to_string(child.take_stdout().unwrap()).unwrap(), "");
+    }
 }
 
 #[test]

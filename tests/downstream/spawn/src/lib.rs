@@ -37,7 +37,8 @@ fn generic<T: std::fmt::Debug>(value: T) -> String {
     format!("{value:?}")
 }
 
-fn functions_run() {
+/// Functions, generic ones, closures and the standard library's run; nested too, and with large values.
+pub fn functions_run() {
     assert_eq!(spawn(|(a, b)| a + b, (1, 2)).unwrap().join().unwrap(), 3);
     assert_eq!(spawn(generic::<Vec<u8>>, vec![1, 2]).unwrap().join().unwrap(), "[1, 2]");
     // A function of the standard library, which is a library of its own with `-C prefer-dynamic`.
@@ -49,7 +50,8 @@ fn functions_run() {
     assert_eq!(large.len(), 1 << 20);
 }
 
-fn panics_are_reported() {
+/// A panic comes back with its message and place.
+pub fn panics_are_reported() {
     let mut child =
         ProcessBuilder::new().stderr(Stdio::null()).spawn(|n: u32| -> u32 { panic!("boom {n}") }, 7).unwrap();
     child.wait().unwrap();
@@ -60,7 +62,8 @@ fn panics_are_reported() {
     assert!(!report.backtrace.is_empty());
 }
 
-fn deaths_are_reported() {
+/// An abort and a stack overflow come back as deaths.
+pub fn deaths_are_reported() {
     let died = spawn(|()| -> () { std::process::abort() }, ()).unwrap().join();
     assert!(matches!(&died, Err(Error::Died { .. })), "{died:?}");
     fn overflow(n: u64) -> u64 {
