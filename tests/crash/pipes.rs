@@ -6,7 +6,9 @@
 use std::fs::File;
 use std::io::{PipeReader, Read, Write};
 
-use crosslane::{Connection, Descriptor, Error, Portable, Process, Queue, Semaphore, pipe_with_capacity, spawn};
+use crosslane::{
+    Connection, Descriptor, Error, Portable, Process, Queue, Receiver, Semaphore, Sender, pipe_with_capacity, spawn,
+};
 use crosslane_tests::report::Table;
 use crosslane_tests::sweep::{Cut, Plan, Role};
 
@@ -128,6 +130,30 @@ impl Freight for Pipe<u64> {
             Err(Error::Closed | Error::PeerDied) => Ok(()),
             other => Err(format!("the peer of the end that is lost: {other:?}")),
         }
+    }
+}
+
+/// A half of an end, the other half of which the driver keeps.
+impl Freight for Sender<u64> {
+    type Witness = (Pipe<u64>, Receiver<u64>);
+
+    fn load() -> (Self, Self::Witness) {
+        let (peer, end) = Pipe::load();
+        let (sender, receiver) = end.split();
+        (sender, (peer, receiver))
+    }
+
+    fn inspect(mut self, (mut peer, mut receiver): Self::Witness) -> Result<(), String> {
+        self.send(&NUMBER).map_err(|error| format!("the half that came: {error}"))?;
+        must_be("the number", &peer.recv_timeout(PATIENCE).map_err(|error| format!("its peer: {error}"))?, &NUMBER)?;
+        peer.send(&NUMBER).map_err(|error| format!("to the half that stayed: {error}"))?;
+        must_be("the number", &receiver.recv().map_err(|error| format!("the half that stayed: {error}"))?, &NUMBER)?;
+        drop(self);
+        Self::lost((peer, receiver))
+    }
+
+    fn lost((peer, _receiver): Self::Witness) -> Result<(), String> {
+        Pipe::lost(peer)
     }
 }
 
@@ -299,15 +325,17 @@ impl Story for InParts {
 
     fn start(&mut self, knife: Knife) -> crosslane::Result<Process<()>> {
         let send = |(knife, mut b): (Knife, Pipe<u64>)| {
-            // What a thread does once is not of interest here.
-            b.send(&0).expect("it is sent");
-            knife.under(|| b.send(&1).and_then(|()| b.send(&2))).expect("it is sent");
+            knife.under(|| {
+                b.send(&1).expect("it is sent");
+                // A system call between them, where points are.
+                let _ = std::os::unix::process::parent_id();
+                b.send(&2).expect("it is sent");
+            });
         };
         spawn(send, (knife, self.1.take().expect("once")))
     }
 
     fn survive(mut self, _: Answer<()>) -> Result<(), String> {
-        self.0.recv_timeout(PATIENCE).map_err(|error| error.to_string())?;
         match (self.0.recv_timeout(PATIENCE), self.0.recv_timeout(PATIENCE)) {
             (Ok(1), Ok(2)) | (Err(_), Err(_)) => Ok(()),
             _ => Err("half a message".into()),
@@ -361,8 +389,9 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
     both::<Queue<u64>>(wanted, table, ["pipe: send a queue", "pipe: receive a queue"], STRIDE);
     both::<Descriptor>(wanted, table, ["pipe: send a file", "pipe: receive a file"], STRIDE);
     both::<Pipe<u64>>(wanted, table, ["pipe: send an end", "pipe: receive an end"], STRIDE);
+    both::<Sender<u64>>(wanted, table, ["pipe: send a half", "pipe: receive a half"], 499);
 
-    tell(wanted, table, &Plan::new("message in two parts", 1).seeded(), || {
+    tell(wanted, table, &Plan::new("message in two parts", 1).cut(Cut::Edges { stride: 0 }).seeded(), || {
         let (a, b) = used_pipe();
         InParts(a, Some(b))
     });

@@ -24,6 +24,7 @@ use crosslane_tests::{child, trap, watchdog};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Wanted;
+use crate::cast::LeasedHome;
 
 /// The longest that a sound wait takes: to spawn a victim, for its end, of its survivors. A seeded bug's survivor waits in
 /// vain for less.
@@ -107,7 +108,7 @@ pub(crate) trait Story: Send {
 
 /// Plays `make`'s story at every point of `plan`, and adds the row.
 pub(crate) fn tell<S: Story>(wanted: &Wanted, table: &mut Table, plan: &Plan, mut make: impl FnMut() -> S) {
-    if !wanted.is(plan.name) {
+    if !wanted.is(plan.name) || !LeasedHome::lets_sleep(plan.role) {
         return;
     }
     let file = page_file();
