@@ -344,6 +344,19 @@ impl<S: 'static> Pool<S> {
     }
 
     /// A map whose function is given `context` with each item: what a closure would capture. It is sent once to each worker.
+    ///
+    /// # Examples
+    /// ```
+    /// let (pool, factor) = (crosslane::Pool::new(2)?, 3);
+    /// assert_eq!(pool.with(factor).map(|factor, n: u64| factor * n, 0..3)?, [0, 3, 6]);
+    /// # Ok::<(), crosslane::Error>(())
+    /// ```
+    /// A capture is a compile error:
+    /// ```compile_fail,E0308
+    /// let (pool, factor) = (crosslane::Pool::new(2)?, 3);
+    /// assert_eq!(pool.map(|n: u64| factor * n, 0..3)?, [0, 3, 6]);
+    /// # Ok::<(), crosslane::Error>(())
+    /// ```
     pub fn with<C: Portable>(&self, context: C) -> JobWith<'_, C, S> {
         JobWith::new(self, context)
     }

@@ -193,9 +193,19 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
         function: fn(&C, A) -> R,
         items: impl IntoIterator<Item = A>,
     ) -> Result<Vec<R>> {
-        let context = Some(wire::pack_for_several(&self.context)?);
-        let call = Call::context(function);
-        Stream::whole(&self.pool.crew, self.plan, call, context, items.into_iter(), false)?.collect_all()
+        self.whole(function, items, false)?.collect_all()
+    }
+
+    /// As [`Job::map_all`], for functions of the context and an item.
+    ///
+    /// # Errors
+    /// As `Job::map_all`.
+    pub fn map_all<A: Portable, R: Portable>(
+        self,
+        function: fn(&C, A) -> R,
+        items: impl IntoIterator<Item = A>,
+    ) -> Result<Vec<Result<R>>> {
+        self.whole(function, items, true)?.collect_each()
     }
 
     /// As [`Pool::imap`], for functions of the context and an item.
@@ -204,11 +214,35 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
         function: fn(&C, A) -> R,
         items: I,
     ) -> Imap<'p, I::IntoIter, R> {
-        let Self { pool, plan, context } = self;
-        let stream = wire::pack_for_several(&context).and_then(|context| {
-            Stream::lazy(&pool.crew, plan, Call::context(function), Some(context), items.into_iter())
-        });
-        Imap(Results::new(stream))
+        Imap(Results::new(self.lazy(function, items)))
+    }
+
+    /// As [`Pool::imap_unordered`], for functions of the context and an item.
+    pub fn imap_unordered<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
+        self,
+        function: fn(&C, A) -> R,
+        items: I,
+    ) -> ImapUnordered<'p, I::IntoIter, R> {
+        ImapUnordered(Results::new(self.lazy(function, items)))
+    }
+
+    fn whole<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
+        self,
+        function: fn(&C, A) -> R,
+        items: I,
+        tries_all: bool,
+    ) -> Result<Stream<'p, I::IntoIter, R>> {
+        let context = Some(wire::pack_for_several(&self.context)?);
+        Stream::whole(&self.pool.crew, self.plan, Call::context(function), context, items.into_iter(), tries_all)
+    }
+
+    fn lazy<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
+        self,
+        function: fn(&C, A) -> R,
+        items: I,
+    ) -> Result<Stream<'p, I::IntoIter, R>> {
+        let context = Some(wire::pack_for_several(&self.context)?);
+        Stream::lazy(&self.pool.crew, self.plan, Call::context(function), context, items.into_iter())
     }
 }
 

@@ -193,6 +193,23 @@ fn a_job_may_have_all_outcomes_instead() {
 }
 
 #[test]
+fn a_context_goes_with_every_kind_of_map() {
+    let pool = Pool::new(2).unwrap();
+    let divide = |dividend: &u32, n: u32| dividend / n;
+    let results = pool.with(12_u32).chunk_size(1).map_all(divide, 0..4).unwrap();
+    assert!(matches!(&results[0], Err(Error::Panicked(report)) if report.message.contains("divide by zero")));
+    assert_eq!(results.into_iter().skip(1).map(Result::unwrap).collect::<Vec<_>>(), [12, 6, 4]);
+    let results = pool.with(12_u32).imap(divide, 1..4);
+    assert_eq!(results.map(Result::unwrap).collect::<Vec<_>>(), [12, 6, 4]);
+    let results = pool.with(12_u32).imap_unordered(divide, 1..4);
+    assert_eq!(results.map(Result::unwrap).sum::<u32>(), 22);
+    // What cannot be given to several workers is an error, and the only one.
+    let handle = crosslane::OwnedArray::<u8>::zeroed(1).unwrap();
+    let mut results = pool.with(handle).imap_unordered(|_, n: u32| n, 0..4);
+    assert!(matches!(results.next(), Some(Err(Error::HandleForSeveral { .. }))) && results.next().is_none());
+}
+
+#[test]
 fn a_chunk_of_no_items_is_one_of_one() {
     let pool = Pool::new(2).unwrap();
     assert_eq!(pool.job().chunk_size(0).map(one_more, 0..3).unwrap(), [1, 2, 3]);

@@ -520,7 +520,7 @@ over("more than 1000 for one result")
 }
 
 /// Python: a lambda fails when it is submitted, a function of the main module may not be found, and a main module without a
-/// guard starts itself over and over. Here what cannot travel does not compile, as the docs of `Pool::submit` show.
+/// guard starts itself over and over. Here what cannot travel does not compile, as the docs of `spawn` and `Pool::with` show.
 #[test]
 fn pain_22_any_function_without_captures_travels() {
     fn nested(n: u64) -> u64 {
