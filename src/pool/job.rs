@@ -120,10 +120,10 @@ impl<'p, S: 'static> Job<'p, S> {
         Stream::whole(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter(), false)?.collect_all()
     }
 
-    /// A result or an error for each item, in the items' order.
+    /// A result or an error for each item, in the items' order; also for one that cannot be encoded.
     ///
     /// # Errors
-    /// Of the items' making, or of a pool that is closed: then nothing is known of any.
+    /// [`Error::PoolClosed`], [`Error::NoWorkers`], [`Error::NotPortable`]: then nothing is known of any item.
     pub fn map_all<A: Portable, R: Portable>(
         self,
         function: fn(A) -> R,
@@ -428,27 +428,43 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
                 let Some(item) = items.next() else { return Ok(true) };
                 let start = bytes.len();
                 bytes.extend_from_slice(&[0; 4]);
-                packer.append(&item, &mut bytes)?;
-                write_len(&mut bytes, start)?;
+                let appended = packer.append(&item, &mut bytes).and_then(|()| write_len(&mut bytes, start));
+                if let Err(error) = appended {
+                    bytes.truncate(start);
+                    return Err(error);
+                }
                 count += 1;
             }
             Ok::<_, Error>(false)
         });
-        if is_end? {
-            self.items = None;
+        let refused = match is_end {
+            Ok(is_end) => {
+                self.items.take_if(|_| is_end);
+                None
+            }
+            Err(error) if self.job.tries_all => Some(error),
+            Err(error) => return Err(error),
+        };
+        if count > 0 {
+            let size = Size { items: count as usize, bytes: bytes.len() };
+            parcel.bytes = bytes;
+            let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
+            self.crew.submit(Piece::new(&self.job, sink, self.made, count, parcel))?;
+            self.note_made(size);
         }
-        if count == 0 {
-            return Ok(());
+        if let Some(error) = refused {
+            // It stands where the item would, like the outcome of a piece.
+            self.basket.done(self.made, Reply::Refused(error));
+            self.note_made(Size { items: 1, bytes: 0 });
         }
-        let size = Size { items: count as usize, bytes: bytes.len() };
-        parcel.bytes = bytes;
-        let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
-        self.crew.submit(Piece::new(&self.job, sink, self.made, count, parcel))?;
+        Ok(())
+    }
+
+    fn note_made(&mut self, size: Size) {
         self.under_way.insert(self.made, size);
         self.load.items += size.items;
         self.load.bytes += size.bytes;
         self.made += 1;
-        Ok(())
     }
 
     /// The next reply that comes: which piece's, of how many items. `None` when all have come.

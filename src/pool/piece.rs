@@ -51,12 +51,14 @@ pub(super) enum Reply {
     Items { has_failed: bool, bytes: Vec<u8>, fds: Vec<OwnedFd> },
     /// None, and why.
     Lost(Cause),
+    /// It was not sent, because the one item that it is cannot be encoded.
+    Refused(Error),
 }
 
 impl Reply {
     /// Whether there is a failure in it.
     pub(super) fn has_failed(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::Items { has_failed: true, .. })
+        !matches!(self, Self::Items { has_failed: false, .. })
     }
 }
 

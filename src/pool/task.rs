@@ -270,6 +270,7 @@ pub(super) fn outcomes<R: Portable>(
     let (bytes, fds) = match reply {
         Reply::Items { bytes, fds, .. } => (bytes, fds),
         Reply::Lost(cause) => return Err(cause.into()),
+        Reply::Refused(error) => return Err(error),
     };
     wire::unpack_many(fds, || {
         let mut rest = &bytes[..];
@@ -296,6 +297,8 @@ pub(super) fn results_of<R: Portable>(reply: Reply, items: usize, argument: &'st
                 Ok(())
             });
             results.extend(whole.err().map(Err));
+            // A worker writes as many outcomes as there are items: else its memory was written over.
+            results.resize_with(items, || Err(Error::Corrupt));
             results
         }
     }

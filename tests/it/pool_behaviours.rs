@@ -146,17 +146,18 @@ fn an_argument_that_cannot_be_written_fails_its_job_and_no_other() {
 }
 
 #[test]
-fn an_item_that_cannot_be_written_is_an_error_behind_the_results_before_it() {
+fn an_item_that_cannot_be_written_is_an_error_in_its_place() {
     let pool = Pool::new(2).unwrap();
     let mut results = pool.imap(|n: Even| n.0, [0, 2, 4, 5, 6].map(Even));
     for n in [0, 2, 4] {
         assert_eq!(results.next().unwrap().unwrap(), n);
     }
     assert!(matches!(results.next(), Some(Err(Error::Encode { .. }))));
+    assert_eq!(results.next().unwrap().unwrap(), 6);
     assert!(results.next().is_none());
-    let mut results = pool.imap_unordered(|n: Even| n.0, [0, 1].map(Even));
-    assert_eq!(results.next().unwrap().unwrap(), 0);
-    assert!(matches!(results.next(), Some(Err(Error::Encode { .. }))) && results.next().is_none());
+    let results: Vec<_> = pool.imap_unordered(|n: Even| n.0, [0, 1].map(Even)).collect();
+    let is_known = |result: &Result<u32, Error>| matches!(result, Ok(0) | Err(Error::Encode { .. }));
+    assert!(results.len() == 2 && results.iter().all(is_known) && results.iter().any(Result::is_ok));
 }
 
 #[test]

@@ -110,12 +110,6 @@ fn a_result_that_is_too_long_fails_its_call_alone() {
     assert!(matches!(pool.apply(|len: usize| vec![0_u8; len], 2000), Err(Error::TooLarge { .. })));
 }
 
-/// How many descriptors are open.
-fn open_descriptors() -> u64 {
-    // The directory itself is one of them.
-    std::fs::read_dir("/proc/self/fd").unwrap().count() as u64 - 1
-}
-
 fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().filter(|&pid| pid > 1).and_then(Pid::from_raw).unwrap();
     kill_process(pid, signal).unwrap();
@@ -127,12 +121,11 @@ fn a_worker_that_cannot_be_replaced_at_once_is_replaced_later() {
         let pool = Pool::new(2).unwrap();
         let limit = getrlimit(Resource::Nofile).current;
         let pids = pool.broadcast(|(): ()| std::process::id(), &()).unwrap();
-        limit_descriptors(Some(open_descriptors()));
+        limit_descriptors(Some(0));
         pids.iter().for_each(|&pid| signal(pid, Signal::KILL));
         while !pool.worker_pids().is_empty() {
             std::thread::yield_now();
         }
-        limit_descriptors(Some(0));
         let mut task = pool.submit(|n: u32| n + 1, 1).unwrap();
         assert!(task.result_timeout(Duration::from_millis(50)).unwrap().is_none());
         limit_descriptors(limit);
@@ -196,7 +189,7 @@ fn long_arguments_are_read_as_workers_need_them() {
         made.set(made.get() + 1);
         vec![n; 16 << 20]
     });
-    let mut results = pool.job().chunk_size(1).window(20).imap(|blob: Vec<u8>| blob.len(), items);
+    let mut results = pool.job().chunk_size(1).window(20).imap_unordered(|blob: Vec<u8>| blob.len(), items);
     assert_eq!(results.next().unwrap().unwrap(), 16 << 20);
     assert!(made.get() <= 4, "64 MiB: {}", made.get());
 }
@@ -252,4 +245,42 @@ fn keeper_nanos() -> u64 {
     };
     let stat = std::fs::read_to_string(tasks.into_iter().find(is_keeper).unwrap().join("schedstat")).unwrap();
     stat.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// A number that cannot be encoded if it is odd.
+#[derive(Debug, serde::Deserialize)]
+struct Even(u32);
+
+impl serde::Serialize for Even {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 % 2 == 1 {
+            return Err(serde::ser::Error::custom("odd"));
+        }
+        serializer.serialize_newtype_struct("Even", &self.0)
+    }
+}
+
+#[test]
+fn an_item_that_cannot_be_encoded_fails_alone() {
+    let pool = Pool::new(2).unwrap();
+    let check = |results: Vec<Result<u32, Error>>| {
+        assert_eq!(results.len(), 20);
+        for (n, result) in (0..).zip(results) {
+            match result {
+                Ok(found) => assert_eq!((found, n % 2), (n + 1, 0)),
+                Err(Error::Encode { .. }) => assert_eq!(n % 2, 1),
+                Err(error) => panic!("{n}: {error}"),
+            }
+        }
+    };
+    let next = |Even(n): Even| n + 1;
+    for chunk_size in [1, 4, 7] {
+        check(pool.job().chunk_size(chunk_size).map_all(next, (0..20).map(Even)).unwrap());
+        check(pool.job().chunk_size(chunk_size).imap(next, (0..20).map(Even)).collect());
+    }
+    assert!(matches!(pool.map(next, (0..20).map(Even)), Err(Error::Encode { .. })));
+    assert!(matches!(pool.apply(next, Even(3)), Err(Error::Encode { .. })));
+    // And one whose result cannot be.
+    let results = pool.job().chunk_size(3).map_all(Even, 0..20).unwrap();
+    check(results.into_iter().map(|result| result.map(|Even(n)| n + 1)).collect());
 }
