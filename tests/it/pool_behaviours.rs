@@ -156,7 +156,7 @@ fn an_item_that_cannot_be_written_is_an_error_in_its_place() {
     assert_eq!(results.next().unwrap().unwrap(), 6);
     assert!(results.next().is_none());
     let results: Vec<_> = pool.imap_unordered(|n: Even| n.0, [0, 1].map(Even)).collect();
-    let is_known = |result: &Result<u32, Error>| matches!(result, Ok(0) | Err(Error::Encode { .. }));
+    let is_known = |result: &Result<u64, Error>| matches!(result, Ok(0) | Err(Error::Encode { .. }));
     assert!(results.len() == 2 && results.iter().all(is_known) && results.iter().any(Result::is_ok));
 }
 
