@@ -16,7 +16,12 @@
 //! # A worker's death
 //! loses the piece of work that it was at, which fails with [`Error::Died`] (or is tried again, as often as
 //! [`retries`](PoolBuilder::retries) says), and nothing else: what was given to it and not begun goes to others, and a new
-//! worker takes its place. A worker that does not come up three times in a row ends the pool with the reason.
+//! worker takes its place. A worker that does not come up three times in a row ends the pool with the reason. One that cannot
+//! even be started is tried again for a second; after that, work that has no worker fails with the reason.
+//!
+//! # Where users' code runs
+//! Items and progress in the thread that waits for the map; callbacks and wakers in a thread of the pool's for that
+//! (`callbacks.rs`); all of it without a lock, and while the pool's work goes on.
 
 mod call;
 mod callbacks;

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 /// How often in a row a worker may fail to start, and the pause before the second attempt; each further one is twice as long.
 const REFILL_ATTEMPTS: u32 = 8;
-const REFILL_PAUSE: Duration = Duration::from_millis(2);
+const REFILL_PAUSE: Duration = Duration::from_millis(8);
 /// How often the time of a running piece is looked at.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -56,7 +56,7 @@ impl Backoff {
     /// Notes another failure; returns whether there have been too many.
     fn fail(&mut self) -> bool {
         self.failures = (self.failures + 1).min(REFILL_ATTEMPTS);
-        self.not_before = Some(Instant::now() + REFILL_PAUSE * (1 << self.failures));
+        self.not_before = Some(Instant::now() + REFILL_PAUSE * (1 << (self.failures - 1)));
         self.failures == REFILL_ATTEMPTS
     }
 }
