@@ -454,7 +454,8 @@ fn pain_16_a_running_task_can_be_stopped() {
     assert_eq!(result_of(other).unwrap(), 2);
     until("the worker has ended", || !is_running(worker));
 
-    let job = pool.job().chunk_size(1).timeout(Duration::from_millis(20));
+    // Long enough for the others, which do nothing.
+    let job = pool.job().chunk_size(1).timeout(Duration::from_millis(400));
     let stop_at_1 = |n: u64| {
         if n == 1 {
             forever(())
