@@ -3,7 +3,7 @@
 //! | what | file |
 //! |---|---|
 //! | the pool, and how one is made | this one |
-//! | maps over many items | `job.rs` |
+//! | maps over many items; their results one by one | `job.rs`; `job/imap.rs` |
 //! | one call and its result | `task.rs` |
 //! | several tasks | `completion.rs` |
 //! | where callbacks run | `callbacks.rs` |

@@ -1,4 +1,6 @@
-//! Maps: one function, many items, in pieces of several.
+//! Maps: one function, many items, in pieces of several. Their results one by one: `imap.rs`.
+
+mod imap;
 
 use std::any::type_name;
 use std::collections::{BTreeMap, VecDeque};
@@ -10,6 +12,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crosslane_sync::Deadline;
+
+pub use self::imap::{Imap, ImapUnordered};
 
 use super::Pool;
 use super::call::Call;
@@ -163,7 +167,7 @@ impl<'p, S: 'static> Job<'p, S> {
         function: fn(A) -> R,
         items: I,
     ) -> Imap<'p, I::IntoIter, R> {
-        Imap(Results::new(Stream::lazy(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter())))
+        Imap::new(Stream::lazy(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter()))
     }
 
     /// As [`Pool::imap_unordered`].
@@ -173,7 +177,7 @@ impl<'p, S: 'static> Job<'p, S> {
         items: I,
     ) -> ImapUnordered<'p, I::IntoIter, R> {
         let stream = Stream::lazy(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter());
-        ImapUnordered(Results::new(stream))
+        ImapUnordered::new(stream)
     }
 }
 
@@ -214,7 +218,7 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
         function: fn(&C, A) -> R,
         items: I,
     ) -> Imap<'p, I::IntoIter, R> {
-        Imap(Results::new(self.lazy(function, items)))
+        Imap::new(self.lazy(function, items))
     }
 
     /// As [`Pool::imap_unordered`], for functions of the context and an item.
@@ -223,7 +227,7 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
         function: fn(&C, A) -> R,
         items: I,
     ) -> ImapUnordered<'p, I::IntoIter, R> {
-        ImapUnordered(Results::new(self.lazy(function, items)))
+        ImapUnordered::new(self.lazy(function, items))
     }
 
     fn whole<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
@@ -545,113 +549,6 @@ impl<I, R> Drop for Stream<'_, I, R> {
             self.crew.take_back(&sink);
         }
         self.crew.forget(&self.job);
-    }
-}
-
-/// What an iterator over results holds.
-struct Results<'p, I, R> {
-    /// `None` at its end.
-    stream: Option<Stream<'p, I, R>>,
-    failed: Option<Error>,
-    ready: VecDeque<Result<R>>,
-    /// Replies that came before those of earlier pieces.
-    early: BTreeMap<usize, (usize, Reply)>,
-    next: usize,
-}
-
-impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
-    fn new(stream: Result<Stream<'p, I, R>>) -> Self {
-        let (stream, failed) = match stream {
-            Ok(stream) => (Some(stream), None),
-            Err(error) => (None, Some(error)),
-        };
-        Self { stream, failed, ready: VecDeque::new(), early: BTreeMap::new(), next: 0 }
-    }
-
-    fn next(&mut self, in_order: bool) -> Option<Result<R>> {
-        match self.next_until(in_order, Deadline::never()) {
-            Poll::Ready(next) => next,
-            Poll::Pending => None,
-        }
-    }
-
-    fn next_until(&mut self, in_order: bool, deadline: Deadline) -> Poll<Option<Result<R>>> {
-        loop {
-            if let Some(result) = self.ready.pop_front() {
-                return Poll::Ready(Some(result));
-            }
-            let Some(stream) = &mut self.stream else { return Poll::Ready(self.failed.take().map(Err)) };
-            if let Some((items, reply)) = self.early.remove(&self.next) {
-                self.next += 1;
-                stream.held -= items;
-                self.ready = results_of(reply, items, Stream::<'p, I, R>::argument()).into();
-                continue;
-            }
-            match stream.receive_until(deadline) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some((_, items, reply))) if !in_order => {
-                    self.ready = results_of(reply, items, Stream::<'p, I, R>::argument()).into();
-                }
-                Poll::Ready(Some((index, items, reply))) => {
-                    stream.held += items;
-                    self.early.insert(index, (items, reply));
-                }
-                Poll::Ready(None) => {
-                    self.failed = stream.failed.take();
-                    self.stream = None;
-                }
-            }
-        }
-    }
-}
-
-/// The results of [`Pool::imap`]. Dropping it takes back what has not begun.
-#[must_use = "items are read as results are taken"]
-pub struct Imap<'p, I, R>(Results<'p, I, R>);
-
-/// The results of [`Pool::imap_unordered`]. Dropping it takes back what has not begun.
-#[must_use = "items are read as results are taken"]
-pub struct ImapUnordered<'p, I, R>(Results<'p, I, R>);
-
-impl<I: Iterator<Item: Portable>, R: Portable> Imap<'_, I, R> {
-    /// The next result, if it comes within `timeout`; pending if it does not, and nothing is lost by that.
-    pub fn next_timeout(&mut self, timeout: Duration) -> Poll<Option<Result<R>>> {
-        self.0.next_until(true, Deadline::after(timeout))
-    }
-}
-
-impl<I: Iterator<Item: Portable>, R: Portable> ImapUnordered<'_, I, R> {
-    /// The next result, if one comes within `timeout`; pending if none does, and nothing is lost by that.
-    pub fn next_timeout(&mut self, timeout: Duration) -> Poll<Option<Result<R>>> {
-        self.0.next_until(false, Deadline::after(timeout))
-    }
-}
-
-impl<I: Iterator<Item: Portable>, R: Portable> Iterator for Imap<'_, I, R> {
-    type Item = Result<R>;
-
-    fn next(&mut self) -> Option<Result<R>> {
-        self.0.next(true)
-    }
-}
-
-impl<I: Iterator<Item: Portable>, R: Portable> Iterator for ImapUnordered<'_, I, R> {
-    type Item = Result<R>;
-
-    fn next(&mut self) -> Option<Result<R>> {
-        self.0.next(false)
-    }
-}
-
-impl<I, R> fmt::Debug for Imap<'_, I, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Imap").finish_non_exhaustive()
-    }
-}
-
-impl<I, R> fmt::Debug for ImapUnordered<'_, I, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImapUnordered").finish_non_exhaustive()
     }
 }
 

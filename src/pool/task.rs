@@ -35,7 +35,7 @@ pub struct Task<R> {
 pub(super) struct Slot(Mutex<Stage>);
 
 enum Stage {
-    Awaited { listener: Option<Listener>, is_cancelled: bool },
+    Awaited(Option<Listener>),
     Done(Reply),
     Taken,
 }
@@ -49,7 +49,7 @@ pub(super) enum Listener {
 
 impl Slot {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Stage::Awaited { listener: None, is_cancelled: false })))
+        Arc::new(Self(Mutex::new(Stage::Awaited(None))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Stage> {
@@ -57,13 +57,13 @@ impl Slot {
     }
 
     fn is_done(&self) -> bool {
-        !matches!(*self.lock(), Stage::Awaited { .. })
+        !matches!(*self.lock(), Stage::Awaited(_))
     }
 
     /// Has `new` told of the reply, and nobody else; gives it back if the reply is there.
     fn listen(&self, new: Listener) -> Option<Listener> {
         let mut stage = self.lock();
-        let Stage::Awaited { listener, .. } = &mut *stage else { return Some(new) };
+        let Stage::Awaited(listener) = &mut *stage else { return Some(new) };
         let old = listener.replace(new);
         // What users bring is dropped without the lock.
         drop(stage);
@@ -73,7 +73,7 @@ impl Slot {
 
     /// Whether `waker` will be woken already.
     fn will_wake(&self, waker: &Waker) -> bool {
-        matches!(&*self.lock(), Stage::Awaited { listener: Some(Listener::Waker(known, _)), .. } if known.will_wake(waker))
+        matches!(&*self.lock(), Stage::Awaited(Some(Listener::Waker(known, _))) if known.will_wake(waker))
     }
 
     /// The reply, if it is there; after that, none will ever be.
@@ -92,7 +92,7 @@ impl Slot {
 impl Sink for Slot {
     fn done(&self, _: usize, reply: Reply) {
         let mut stage = self.lock();
-        let Stage::Awaited { listener, .. } = &mut *stage else { return };
+        let Stage::Awaited(listener) = &mut *stage else { return };
         match listener.take() {
             Some(Listener::Callback(then, callbacks)) => {
                 *stage = Stage::Taken;
@@ -112,14 +112,15 @@ impl Sink for Slot {
     }
 
     fn is_cancelled(&self) -> bool {
-        matches!(&*self.lock(), Stage::Awaited { is_cancelled: true, .. })
+        // Who cancels a task takes its piece back, wherever it is.
+        false
     }
 }
 
 impl fmt::Debug for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Awaited { .. } => "Awaited",
+            Self::Awaited(_) => "Awaited",
             Self::Done(_) => "Done",
             Self::Taken => "Taken",
         })
