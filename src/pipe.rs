@@ -9,6 +9,7 @@ mod descriptor;
 mod half;
 mod link;
 mod transit;
+mod underway;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::wire::Portable;
 pub use descriptor::Descriptor;
 pub use half::{Receiver, Sender};
 pub(crate) use link::{Link, timespec};
+pub(crate) use underway::settle_after_a_death;
 
 /// Bytes of each direction's ring, unless it is stated: as much as the kernel's pipes hold.
 const DEFAULT_CAPACITY_BYTES: usize = 64 << 10;
@@ -54,8 +56,7 @@ const HEADERS_BYTES: u32 = 1 << 10;
 ///
 /// An end on its way belongs to its sender: if that dies first, the peer sees [`Error::PeerDied`]. If it never arrives,
 /// because who was to get it dies first or cannot decode its message, the peer sees [`Error::Closed`] as soon as the sender
-/// knows: for the arguments of a process at once, and for what was sent through a connection when that next sends, or is
-/// dropped.
+/// knows: at once if that has seen its child's end; else when the connection that it went through next sends, or is dropped.
 ///
 /// # Examples
 /// ```

@@ -11,12 +11,13 @@ use crosslane_core::{Liveness, Trusted};
 use crosslane_sync::Deadline;
 
 use super::link::{Half, Link, Ringer};
+use super::underway::Underway;
 use crate::blob;
 use crate::error::{Error, Result};
 use crate::place::Placed;
 use crate::shm::record::{BelledWriter, Reader};
 use crate::shm::{Env, OpenError, Record};
-use crate::wire::{self, InTransit, Parcel, Portable};
+use crate::wire::{self, Parcel, Portable};
 
 /// Bytes in front of each message: the tag of its descriptors, or 0.
 const TAG_BYTES: usize = 8;
@@ -55,8 +56,8 @@ pub struct Sender<S> {
     pub(super) link: Arc<Link>,
     /// The tag of the next message with descriptors; from 1.
     pub(super) next_tag: u64,
-    /// Ends that were sent and may never arrive, each with the position behind its message.
-    in_transit: Vec<(u64, InTransit)>,
+    /// Ends that were sent and may never arrive.
+    underway: Option<Arc<Underway>>,
     message: PhantomData<fn(S)>,
 }
 
@@ -84,15 +85,7 @@ impl<S: Portable> Sender<S> {
         claim: impl FnOnce(&Record<Trusted>, Ringer) -> Result<BelledWriter<Ringer>, ClaimError>,
     ) -> Result<Self> {
         let writer = claim(&ring, Ringer(Arc::clone(&link))).map_err(unclaimed)?;
-        Ok(Self {
-            writer: Some(writer),
-            handle: HANDLE,
-            ring,
-            link,
-            next_tag,
-            in_transit: Vec::new(),
-            message: PhantomData,
-        })
+        Ok(Self { writer: Some(writer), handle: HANDLE, ring, link, next_tag, underway: None, message: PhantomData })
     }
 
     /// As [`Connection::send`](crate::Connection::send).
@@ -148,8 +141,8 @@ impl<S: Portable> Sender<S> {
     /// Looks after what is on its way, if anything is.
     #[inline]
     fn note(&mut self, sent: Result<()>) -> Result<()> {
-        if !self.in_transit.is_empty() {
-            self.take_back(matches!(sent, Err(Error::PeerDied | Error::Closed)));
+        if self.underway.is_some() {
+            self.settle(matches!(sent, Err(Error::PeerDied | Error::Closed)));
         }
         sent
     }
@@ -193,7 +186,8 @@ impl<S: Portable> Sender<S> {
         room.commit().map_err(not_pushed)?;
         let (position, in_transit) = (self.writer()?.position(), parcel.sent());
         if !in_transit.is_empty() {
-            self.in_transit.push((position, in_transit));
+            let underway = self.underway.get_or_insert_with(|| Underway::new(ring));
+            underway.add(position, in_transit);
         }
         Ok(())
     }
@@ -211,20 +205,17 @@ impl<S> Sender<S> {
     /// Ends that were sent and will not arrive are closed: the peer is gone, or has done with their message and did not take
     /// them, as when it cannot be decoded. What has arrived is nobody's concern here any more.
     #[cold]
-    fn take_back(&mut self, is_peer_gone: bool) {
-        let Some(writer) = &self.writer else { return };
-        for (position, one) in std::mem::take(&mut self.in_transit) {
-            match is_peer_gone || writer.is_released(position) {
-                true => one.lost(),
-                false => self.in_transit.push((position, one)),
-            }
+    fn settle(&mut self, is_peer_gone: bool) {
+        let (Some(writer), Some(underway)) = (&self.writer, &self.underway) else { return };
+        if underway.settle(|position| is_peer_gone || writer.is_released(position)) {
+            self.underway = None;
         }
     }
 }
 
 /// # Errors
 /// [`Error::Closed`], [`Error::PeerDied`]: the peer will read nothing more.
-fn is_read(ring: &Record<Trusted>) -> Result<()> {
+pub(super) fn is_read(ring: &Record<Trusted>) -> Result<()> {
     match ring.reader_end() {
         End::Closed => Err(Error::Closed),
         End::Owned(owner) if ring.segment().env().is_some_and(|env| env.is_dead(owner)) => Err(Error::PeerDied),
@@ -471,8 +462,8 @@ pub(super) fn unclaimed(error: ClaimError) -> Error {
 
 impl<S> Drop for Sender<S> {
     fn drop(&mut self) {
-        if !self.in_transit.is_empty() {
-            self.take_back(is_read(&self.ring).is_err());
+        if self.underway.is_some() {
+            self.settle(is_read(&self.ring).is_err());
         }
         match self.writer.take() {
             Some(writer) if self.link.leaves(Half::Sender) => writer.leave(),

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::error::{Error, Result};
+use crate::pipe;
 use crate::wire::InTransit;
 
 /// How a child has ended.
@@ -115,6 +116,7 @@ impl Child {
             in_transit.lost();
             // Whoever cannot join the family has nothing of it, and nobody waits for what the child held there.
             let _ = Domain::family().map(|family| family.reap());
+            pipe::settle_after_a_death();
         }
         Some(end)
     }

@@ -257,7 +257,7 @@ impl<M: Freight> Story for Receiving<M> {
     fn survive(mut self, answer: Answer<M>) -> Result<(), String> {
         drop(self.freight);
         gone(&mut self.a, answer.is_err())?;
-        drop(self.a);
+        // Though the connection is neither used nor dropped: the victim's parent knows that it is dead.
         match answer {
             Ok(freight) => freight.inspect(self.witness),
             Err(_) => M::lost(self.witness),
