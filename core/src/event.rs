@@ -1,13 +1,15 @@
 //! A word on which consumers of something sleep until there is more of it, without a system call while nobody sleeps.
 //!
 //! # What
-//! A `u32` = `sequence << 1 | somebody may sleep`. It counts nobody: a sleeper that is killed leaves at most a stale
-//! flag behind, which costs the next waker one wake in vain and heals.
+//! A `u32` = `sequence << 2 | several << 1 | somebody may sleep`. It counts nobody: a sleeper that is killed leaves at most
+//! stale flags behind, which cost the next waker one wake in vain and heal. `several`: more than one has announced since
+//! the flags were clear. Where one announced alone, its waker takes the flag away with the wake, so the next publication
+//! makes no system call.
 //!
 //! # Protocol
 //! Waiter ([`EventWord::sleep_unless`]):
 //! 1. has looked and found nothing;
-//! 2. `word.fetch_or(1)`: announce;
+//! 2. `word.fetch_or(1)`: announce; the flag was there: `word.fetch_or(3)`;
 //! 3. heavy fence;
 //! 4. look again: found something: done;
 //! 5. park while the word holds what 2 left there, at most for a slice.
@@ -17,9 +19,12 @@
 //! Waker ([`EventWord::wake`]), after it published `n` items:
 //! 1. light fence;
 //! 2. flag clear: done;
-//! 3. `word.fetch_add(2)`: a waiter between its 2 and its 5 does not fall asleep;
-//! 4. wake `n`; fewer were asleep: CAS the flag away, and if that succeeds wake everybody, because somebody may have
-//!    announced and fallen asleep between the wake and the CAS.
+//! 3. `word.fetch_add(4)`: a waiter between its 2 and its 5 does not fall asleep;
+//! 4. wake `n`;
+//! 5. `several` was clear in 3: CAS the flag away. If that succeeds, nobody has announced since 3, and the one who had done
+//!    so before is awake or does not fall asleep. Done;
+//! 6. `several` was set, and fewer than `n` were asleep: CAS the flags away, and if that succeeds wake everybody, because
+//!    somebody may have announced, which changed nothing in the word, and fallen asleep between the wake and the CAS.
 //!
 //! # Orderings
 //! | edge | release side | acquire side | what is published | model |
@@ -37,14 +42,19 @@
 //! | waiter 2 and 5, or asleep | a stale flag: one wake in vain, then clear |
 //! | publish and waker 3 | the items; a sleeper finds them when its slice ends or the reaper wakes all |
 //! | waker 3 and 4 | as above |
-//! | waker 4, wake and CAS | a stale flag |
+//! | waker 4 and CAS | stale flags |
+//! | waker 6, CAS and wake | the items; those who slept find them when their slices end or the reaper wakes all |
 //! | woken waiter before its 6 | the items; others when their slices end or the reaper wakes all |
 
 use crate::prim::{AtomicU32, Ordering, compiler_fence, fence};
 use crate::wait::{Parked, Slice, Wait, WakeMode};
 
+/// Somebody may sleep.
 const SLEEPERS: u32 = 1;
-const STEP: u32 = 2;
+/// More than one has announced.
+const SEVERAL: u32 = 2;
+const BOTH: u32 = SLEEPERS | SEVERAL;
+const STEP: u32 = 4;
 
 /// The shared word. All zero is a valid start: nobody sleeps.
 #[derive(Debug)]
@@ -131,11 +141,14 @@ impl EventWord {
         // ORDERING: Relaxed, here and below. The word itself is the only thing that waiter and waker agree on, and
         // the kernel compares it under its own lock; the items are ordered by their own edges.
         let word = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        if wait.wake(&self.0, items) >= items {
+        let woken = wait.wake(&self.0, items);
+        let may_be_several = word & SEVERAL != 0;
+        if may_be_several && woken >= items {
             return;
         }
-        let cleared = self.0.compare_exchange(word, word & !SLEEPERS, Ordering::Relaxed, Ordering::Relaxed);
-        if cleared.is_ok() {
+        let clear = word & !BOTH;
+        let cleared = self.0.compare_exchange(word, clear, Ordering::Relaxed, Ordering::Relaxed);
+        if may_be_several && cleared.is_ok() {
             wait.wake(&self.0, u32::MAX);
         }
     }
@@ -199,12 +212,18 @@ impl EventWord {
     /// Steps 2 and 3: the word as it then is, and whether the fence orders every waker.
     fn announced<W: Wait>(&self, mode: WakeMode, wait: &W) -> (u32, bool) {
         // ORDERING: Relaxed. `heavy` orders it before the second look.
-        let word = self.0.fetch_or(SLEEPERS, Ordering::Relaxed) | SLEEPERS;
+        let before = self.0.fetch_or(SLEEPERS, Ordering::Relaxed);
+        // A waker may take the flag away in between, so it is set again.
+        let word = match before & SLEEPERS {
+            0 => before | SLEEPERS,
+            _ => self.0.fetch_or(BOTH, Ordering::Relaxed) | BOTH,
+        };
         (word, heavy(mode, wait))
     }
 
     /// Sleeps at most a short slice (1 ms) and until the word is bumped, without announcing it: for who may not write the
-    /// word, and so is woken only by luck.
+    /// word, and so is woken only by luck. A wake may go to it in place of one who has announced, so wakers of a word on
+    /// which somebody dozes wake everybody.
     pub fn doze<W: Wait>(&self, deadline: W::Deadline, wait: &W) -> Slept {
         // ORDERING: Relaxed. Decides only how long to sleep.
         let word = self.0.load(Ordering::Relaxed);

@@ -81,11 +81,88 @@ fn a_waiter_gets_what_is_published_meanwhile_asymmetric() {
     one_waiter("event.asymmetric", WakeMode::Asymmetric);
 }
 
+/// Where one announced alone and slept, its wake takes the flag away. Who looked again without seeing the item announced twice,
+/// and is taken for two.
+#[test]
+fn one_who_was_woken_costs_no_wake_in_vain() {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    static SLEPT_ONCE: AtomicUsize = AtomicUsize::new(0);
+    check("event.alone", Some(3), 250, || {
+        let world = World::new(WakeMode::Fenced);
+        let waiter = {
+            let (world, process) = (world.clone(), world.process(1));
+            thread::spawn(move || {
+                let mut announced = 0;
+                while !world.take() {
+                    announced += 1;
+                    if world.sleep(&process, || world.take()) == Slept::Ready {
+                        break;
+                    }
+                }
+                announced
+            })
+        };
+        let me = world.process(0);
+        world.publish(&me);
+        let announced = waiter.join().unwrap();
+        world.publish(&me);
+        if announced == 1 && world.peers.sleeps() == 1 {
+            SLEPT_ONCE.fetch_add(1, Relaxed);
+            assert_eq!(world.peers.wake_calls(), 1, "nobody sleeps when the second item comes");
+        }
+    });
+    assert!(SLEPT_ONCE.load(Relaxed) > 20, "{SLEPT_ONCE:?}");
+}
+
+/// Others have announced and left, and a wake comes whose item somebody else took: who announces beside it is not hidden by
+/// the flags that it takes away.
+fn beside_a_wake_for_nothing(name: &str, announced_before: u32) {
+    check(name, Some(3), 4_000, move || {
+        let world = World::new(WakeMode::Fenced);
+        let me = world.process(0);
+        for _ in 0..announced_before {
+            world.event.announce(world.mode, &me);
+        }
+        let waiter = waiting(&world, 1);
+        world.event.wake(1, world.mode, &me);
+        world.publish(&me);
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn a_wake_for_nothing_hides_nobody_where_one_had_announced() {
+    beside_a_wake_for_nothing("event.for_nothing.one", 1);
+}
+
+#[test]
+fn a_wake_for_nothing_hides_nobody_where_several_had_announced() {
+    beside_a_wake_for_nothing("event.for_nothing.several", 2);
+}
+
 #[test]
 fn two_waiters_get_one_item_each() {
     check("event.two_waiters", Some(2), 16_000, || {
         let world = World::new(WakeMode::Fenced);
         let waiters = [waiting(&world, 1), waiting(&world, 2)];
+        let me = world.process(0);
+        world.publish(&me);
+        world.publish(&me);
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+/// The same where both sleep before the first item comes.
+#[test]
+fn two_who_sleep_get_one_item_each() {
+    check("event.two_sleepers", Some(1), 400, || {
+        let world = World::new(WakeMode::Fenced);
+        let waiters = [waiting(&world, 1), waiting(&world, 2)];
+        while world.peers.sleeps() < 2 {
+            thread::yield_now();
+        }
         let me = world.process(0);
         world.publish(&me);
         world.publish(&me);
@@ -149,7 +226,7 @@ fn a_dead_waiter_costs_one_wake_in_vain() {
 /// A waker dies before each of its accesses, among them between publishing and waking; whoever finds out wakes everybody.
 #[test]
 fn a_dead_wakers_item_is_found_after_wake_all() {
-    check_deaths("event.dead_waker", Some(2), 8, 1_000, |death| {
+    check_deaths("event.dead_waker", Some(2), 6, 1_000, |death| {
         let world = World::new(WakeMode::Fenced);
         let waiter = waiting(&world, 1);
         let me = world.process(0);

@@ -129,7 +129,7 @@ fn a_holder_killed_at_any_access_gives_its_permit_back() {
 
 #[test]
 fn a_waiter_killed_at_any_access_costs_the_others_no_more_than_a_slice() {
-    check_deaths("permits.waiter_killed", Some(0), 18, 810, |k| {
+    check_deaths("permits.waiter_killed", Some(0), 16, 810, |k| {
         let world = World::new(1, 3);
         let holder = Process::new(&world.peers, 0);
         let place = world.permits().acquire(&holder, holder.never()).unwrap();
