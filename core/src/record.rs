@@ -73,7 +73,7 @@ use crate::bell::BellWord;
 use crate::end::{ClaimError, End, EndWord};
 use crate::event::EventWord;
 use crate::owner::OwnerId;
-use crate::prim::{AtomicU32, AtomicU64, Ordering, WORD_BYTES, Word, copy_in, copy_out};
+use crate::prim::{AtomicU32, AtomicU64, Ordering, WORD_BYTES, Word, copy_in, copy_out, prefetch};
 use crate::wait::{Liveness, Slice, Wait, WakeMode};
 
 pub use error::{PopError, PushError, RingError};
@@ -178,6 +178,9 @@ unsafe impl Sync for Ring<'_> {}
 struct Corrupt;
 
 impl<'m> Ring<'m> {
+    /// How far in front of its tail the writer asks for a line, in bytes: the next line of small records.
+    const AHEAD: u64 = 64;
+
     /// Size and alignment (128) of the memory of a ring of `capacity` bytes.
     ///
     /// # Errors
@@ -419,6 +422,8 @@ impl<'m> Ring<'m> {
         // ORDERING record.length: Release. Pairs with the Acquire in `length`.
         // Publishes the bytes of the record and the 0 behind it.
         self.word(position).store(word, Ordering::Release);
+        // Where the record after the next one ends: the next commit would else wait for that line before it is seen.
+        prefetch(self.words_at(next.wrapping_add(Self::AHEAD)));
         next
     }
 
@@ -502,6 +507,7 @@ impl<'m> Ring<'m> {
 
     /// The two parts of the `len` bytes at `position`, to be lent.
     #[cfg(not(crosslane_loom))]
+    #[inline]
     fn parts(&self, position: u64, len: usize) -> (NonNull<[u8]>, NonNull<[u8]>) {
         let front = self.front_bytes(position, len);
         (

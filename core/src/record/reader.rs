@@ -228,7 +228,7 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
 
     #[inline]
     fn forked(&self) -> bool {
-        self.env.me() != Some(self.me)
+        !self.env.is_still(self.me)
     }
 
     /// Step 1: the length of the next record.
@@ -269,10 +269,14 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
     fn next_slow(&mut self, deadline: E::Deadline) -> Result<u32, PopError> {
         for _ in 0..self.env.spins() {
             pause();
-            match self.try_next() {
-                Err(PopError::Empty) => {}
-                done => return done,
+            // The words alone: what was put off has been released, and who this is will be asked.
+            if self.look() != Ok(None) || self.ring.header().writer.end.looks_closed() {
+                break;
             }
+        }
+        match self.try_next() {
+            Err(PopError::Empty) => {}
+            done => return done,
         }
         loop {
             let peer = self.peer();
@@ -411,6 +415,7 @@ impl<E: Wait + Liveness> RecordRef<'_, '_, E, Trusted> {
     /// The record's bytes in place, in two parts; the second is empty unless the record wraps around the end of the
     /// buffer.
     #[must_use]
+    #[inline]
     pub fn as_slices(&self) -> (&[u8], &[u8]) {
         let (front, back) = self.reader.ring.parts(self.bytes_position(0), self.len_bytes());
         // SAFETY:

@@ -202,7 +202,7 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
 
     #[inline]
     fn forked(&self) -> bool {
-        self.env.me() != Some(self.me)
+        !self.env.is_still(self.me)
     }
 
     /// `len` as a record's length, if there is room for it and somebody to read it.
