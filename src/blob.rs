@@ -1,7 +1,7 @@
-//! Values that travel as the bytes they are: `Vec<u8>`, `String`, vectors of [`Plain`] elements.
+//! Values that travel as the bytes they are: numbers, `Vec<u8>`, `String`, vectors of [`Plain`] elements.
 //!
 //! serde hands a vector over element by element, at about 1 ns for each; these are copied as a whole. A message that
-//! *is* a `Vec<u8>`, a `Vec` of a primitive or a `String` is recognised; inside of other values, and for vectors of one's
+//! *is* a number, a `Vec` of such or a `String` is recognised; inside of other values, and for vectors of one's
 //! own `Plain` structs, [`Blob`] says it.
 #![allow(unsafe_code)]
 
@@ -104,23 +104,33 @@ fn bytes_of<T: Plain>(elements: &[T]) -> &[u8] {
 
 /// Plain elements out of their bytes.
 fn elements_of<T: Plain>(bytes: &[u8]) -> Result<Vec<T>, Codec> {
+    let mut elements = Vec::new();
+    replace_elements(&mut elements, bytes)?;
+    Ok(elements)
+}
+
+/// Plain elements out of their bytes, in the memory of `elements` if they fit. After an error that is as it was.
+fn replace_elements<T: Plain>(elements: &mut Vec<T>, bytes: &[u8]) -> Result<(), Codec> {
     let (len_bytes, element_bytes) = (bytes.len(), size_of::<T>());
-    if element_bytes == 0 || !len_bytes.is_multiple_of(element_bytes) {
-        return if len_bytes == 0 { Ok(Vec::new()) } else { Err(Codec::Length { len_bytes, element_bytes }) };
+    if len_bytes != 0 && (element_bytes == 0 || !len_bytes.is_multiple_of(element_bytes)) {
+        return Err(Codec::Length { len_bytes, element_bytes });
     }
-    let len = len_bytes / element_bytes;
-    let mut elements = Vec::<T>::with_capacity(len);
-    // SAFETY: both ranges have `len_bytes` bytes, and the second was allocated just above.
+    let len = len_bytes.checked_div(element_bytes).unwrap_or(0);
+    elements.clear();
+    elements.reserve(len);
+    // SAFETY: both ranges have `len_bytes` bytes, and the second was reserved just above.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), elements.as_mut_ptr().cast::<u8>(), len_bytes) };
     // SAFETY: `len` elements have been written, and every pattern of bytes is a value of a `Plain` type.
     unsafe { elements.set_len(len) };
-    Ok(elements)
+    Ok(())
 }
 
 /// A type of message that travels as its bytes.
 trait Raw: Any + Sized {
     fn bytes(&self) -> &[u8];
     fn parse(bytes: &[u8]) -> Result<Self, Codec>;
+    /// As `parse`, in this value's memory. After an error it is as it was.
+    fn replace(&mut self, bytes: &[u8]) -> Result<(), Codec>;
 }
 
 impl<T: Plain> Raw for Vec<T> {
@@ -131,7 +141,34 @@ impl<T: Plain> Raw for Vec<T> {
     fn parse(bytes: &[u8]) -> Result<Self, Codec> {
         elements_of(bytes)
     }
+
+    fn replace(&mut self, bytes: &[u8]) -> Result<(), Codec> {
+        replace_elements(self, bytes)
+    }
 }
+
+macro_rules! impl_raw_for_numbers {
+    ($($number:ty),*) => {$(
+        impl Raw for $number {
+            #[inline]
+            fn bytes(&self) -> &[u8] {
+                bytes_of(std::slice::from_ref(self))
+            }
+
+            #[inline]
+            fn parse(bytes: &[u8]) -> Result<Self, Codec> {
+                let length = Codec::Length { len_bytes: bytes.len(), element_bytes: size_of::<Self>() };
+                bytes.try_into().map(Self::from_ne_bytes).map_err(|_| length)
+            }
+
+            fn replace(&mut self, bytes: &[u8]) -> Result<(), Codec> {
+                *self = Self::parse(bytes)?;
+                Ok(())
+            }
+        }
+    )*};
+}
+impl_raw_for_numbers!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 
 impl Raw for String {
     fn bytes(&self) -> &[u8] {
@@ -141,12 +178,41 @@ impl Raw for String {
     fn parse(bytes: &[u8]) -> Result<Self, Codec> {
         str::from_utf8(bytes).map(str::to_owned).map_err(|_| Codec::NotUtf8)
     }
+
+    fn replace(&mut self, bytes: &[u8]) -> Result<(), Codec> {
+        let text = str::from_utf8(bytes).map_err(|_| Codec::NotUtf8)?;
+        self.clear();
+        self.push_str(text);
+        Ok(())
+    }
 }
 
 /// The types that are recognised. `as_raw` and `parse_raw` of one type agree, because both compare the same type ids.
 macro_rules! each_raw {
     ($what:ident) => {
-        $what!(Vec<u8>, String, Vec<i8>, Vec<u16>, Vec<i16>, Vec<u32>, Vec<i32>, Vec<u64>, Vec<i64>, Vec<f32>, Vec<f64>)
+        $what!(
+            u8,
+            i8,
+            u16,
+            i16,
+            u32,
+            i32,
+            u64,
+            i64,
+            f32,
+            f64,
+            Vec<u8>,
+            String,
+            Vec<i8>,
+            Vec<u16>,
+            Vec<i16>,
+            Vec<u32>,
+            Vec<i32>,
+            Vec<u64>,
+            Vec<i64>,
+            Vec<f32>,
+            Vec<f64>
+        )
     };
 }
 
@@ -186,9 +252,41 @@ pub(crate) fn parse_raw<T: Any>(bytes: &[u8]) -> Option<Result<T, Codec>> {
     out.map(Ok)
 }
 
+/// As [`parse_raw`], in place of `value`, whose memory serves again.
+#[inline]
+pub(crate) fn parse_raw_into<T: Any>(bytes: &[u8], value: &mut T) -> Option<Result<(), Codec>> {
+    let value: &mut dyn Any = value;
+    macro_rules! try_each {
+        ($($raw:ty),*) => {
+            $(if let Some(value) = value.downcast_mut::<$raw>() {
+                return Some(value.replace(bytes));
+            })*
+        };
+    }
+    each_raw!(try_each);
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_that_is_replaced_keeps_its_memory_and_what_is_refused_leaves_it_alone() {
+        let mut numbers = vec![7_u16; 100];
+        let memory = numbers.as_ptr();
+        assert_eq!(parse_raw_into(&[1, 0, 3, 2], &mut numbers), Some(Ok(())));
+        assert_eq!((&numbers[..], numbers.as_ptr()), (&[1, 0x0203][..], memory));
+        assert!(matches!(parse_raw_into(&[1], &mut numbers), Some(Err(Codec::Length { .. }))));
+        assert_eq!(numbers, [1, 0x0203]);
+        let mut text = "long enough".to_owned();
+        assert_eq!(parse_raw_into(b"ab", &mut text), Some(Ok(())));
+        assert_eq!(parse_raw_into(&[0xff], &mut text), Some(Err(Codec::NotUtf8)));
+        assert_eq!(text, "ab");
+        let mut number = 7_u8;
+        assert_eq!((parse_raw_into(&[1], &mut number), number), (Some(Ok(())), 1));
+        assert_eq!(parse_raw_into(&[1], &mut (7_u8,)), None);
+    }
 
     #[test]
     fn a_vector_of_primitives_and_a_text_travel_as_their_bytes() {
@@ -197,13 +295,15 @@ mod tests {
         assert_eq!(as_raw(&vec![Some(1_u8)]), None);
         assert_eq!(parse_raw::<Vec<u16>>(&[1, 0, 3, 2]), Some(Ok(vec![1_u16, 0x0203])));
         assert_eq!(parse_raw::<String>(b"ab"), Some(Ok("ab".to_owned())));
-        assert_eq!(parse_raw::<u64>(b"12345678"), None);
+        assert_eq!((as_raw(&0x0203_u16), parse_raw::<u16>(&[3, 2])), (Some(&[3, 2][..]), Some(Ok(0x0203))));
+        assert_eq!((as_raw(&(1_u8, 2_u8)), parse_raw::<(u8, u8)>(&[1, 2])), (None, None));
     }
 
     #[test]
     fn bytes_that_are_no_whole_elements_and_no_text_are_refused() {
-        let odd = Codec::Length { len_bytes: 3, element_bytes: 2 };
-        assert_eq!(parse_raw::<Vec<u16>>(&[1, 0, 3]), Some(Err(odd)));
+        let odd = || Some(Codec::Length { len_bytes: 3, element_bytes: 2 });
+        assert_eq!(parse_raw::<Vec<u16>>(&[1, 0, 3]).and_then(Result::err), odd());
+        assert_eq!(parse_raw::<u16>(&[1, 0, 3]).and_then(Result::err), odd());
         assert_eq!(parse_raw::<String>(&[0xff]), Some(Err(Codec::NotUtf8)));
     }
 

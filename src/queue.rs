@@ -45,6 +45,8 @@ pub use simple::SimpleQueue;
 /// queue was made with, in a slot of its own. One file descriptor.
 ///
 /// Putting and getting a small value takes 0.1-0.2 us; a `Vec` of numbers or a `String` travels as its bytes, copied twice.
+/// For large ones, memory that is new for each message costs more than the copies: see [`put_ref`](Self::put_ref) and
+/// [`get_into`](Self::get_into).
 ///
 /// # Crash
 /// A process that is killed in `put` has put its value or not. One that is killed in `get` before it has the value leaves
@@ -104,6 +106,19 @@ impl<T: Portable> Queue<T> {
         self.0.put(value, Patience::Forever)
     }
 
+    /// As [`put`](Self::put), of a value that stays the caller's: the memory of a large vector, which has its pages, serves
+    /// for the next message.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    ///
+    /// # Crash
+    /// As [`put`](Self::put).
+    #[inline]
+    pub fn put_ref(&self, value: &T) -> Result<()> {
+        self.0.put_ref(value, Patience::Forever)
+    }
+
     /// Puts a value if there is room. Does not block.
     ///
     /// # Errors
@@ -133,6 +148,38 @@ impl<T: Portable> Queue<T> {
     #[inline]
     pub fn get(&self) -> Result<T> {
         self.0.get(Patience::Forever)
+    }
+
+    /// Gets the oldest value, waiting for one, in place of `value`. A `Vec` of numbers or a `String` keeps its memory if what
+    /// comes fits in there: with [`put_ref`](Self::put_ref) at the other end, large ones travel as fast as memory is copied.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); `value` is as it was then.
+    ///
+    /// # Crash
+    /// As [`get`](Self::get).
+    ///
+    /// # Examples
+    /// ```
+    /// let queue = crosslane::Queue::with_limit(4, 1 << 20)?;
+    /// let (frame, mut seen) = (vec![7_u8; 1 << 20], Vec::new());
+    /// for _ in 0..3 {
+    ///     queue.put_ref(&frame)?;
+    ///     queue.get_into(&mut seen)?;
+    /// }
+    /// assert_eq!(seen, frame);
+    /// # Ok::<(), crosslane::Error>(())
+    /// ```
+    pub fn get_into(&self, value: &mut T) -> Result<()> {
+        self.0.get_into(value, Patience::Forever)
+    }
+
+    /// As [`get_into`](Self::get_into), waiting for a value at most for `timeout`.
+    ///
+    /// # Errors
+    /// As [`get_timeout`](Self::get_timeout); `value` is as it was then.
+    pub fn get_into_timeout(&self, value: &mut T, timeout: Duration) -> Result<()> {
+        self.0.get_into(value, Patience::Timeout(timeout))
     }
 
     /// Gets the oldest value that is there. Does not block; a value that another process is still putting is passed over.

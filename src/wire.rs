@@ -4,7 +4,7 @@
 //! is being packed, and an index into the bytes. What is being packed stands in a thread-local, because serde has no
 //! place for it; so a handle that is serialised by anything else finds nothing there, and refuses.
 //!
-//! A value of a type that is its bytes (`Vec<u8>`: see `blob`) skips serde.
+//! A value of a type that is its bytes (a number, a `Vec<u8>`: see `blob`) skips serde.
 
 mod deeds;
 
@@ -107,6 +107,8 @@ thread_local! {
     static CARRIER: Cell<Carrier> = const { Cell::new(Carrier::Foreign) };
     /// Why a handle refused: serde's errors are texts, so the reason travels beside them.
     static REFUSAL: Cell<Option<Error>> = const { Cell::new(None) };
+    /// Whether there is such a reason. This one needs no destructor, so to look at it is one load.
+    static IS_REFUSED: Cell<bool> = const { Cell::new(false) };
     static OUTGOING: RefCell<Outgoing> = const { RefCell::new(Outgoing::new()) };
     static INCOMING: RefCell<Vec<Arrived>> = const { RefCell::new(Vec::new()) };
 }
@@ -261,10 +263,19 @@ pub(crate) fn unpack_plain<T: Portable>(bytes: &[u8]) -> Result<T> {
             Err(error) => Err(Codec::Postcard(error)),
         },
     };
-    match (decoded, REFUSAL.take()) {
+    match (decoded, take_refusal()) {
         (Ok(value), _) => Ok(value),
         (Err(_), Some(refusal)) => Err(refusal),
         (Err(reason), None) => Err(Error::Decode { type_name: type_name::<T>(), reason: CodecError(reason) }),
+    }
+}
+
+/// As [`unpack_plain`], in place of `value`, whose memory serves again if it is of a type that travels as its bytes. After an
+/// error it is as it was.
+pub(crate) fn unpack_plain_into<T: Portable>(bytes: &[u8], value: &mut T) -> Result<()> {
+    match blob::parse_raw_into(bytes, value) {
+        Some(done) => done.map_err(|reason| Error::Decode { type_name: type_name::<T>(), reason: CodecError(reason) }),
+        None => unpack_plain(bytes).map(|new| *value = new),
     }
 }
 
@@ -281,7 +292,39 @@ fn encode<T: Portable>(value: &T, out: &mut Vec<u8>) -> Result<()> {
 
 #[cold]
 fn refused<T>(error: postcard::Error) -> Error {
-    REFUSAL.take().unwrap_or(Error::Encode { type_name: type_name::<T>(), reason: CodecError(Codec::Postcard(error)) })
+    take_refusal().unwrap_or(Error::Encode { type_name: type_name::<T>(), reason: CodecError(Codec::Postcard(error)) })
+}
+
+/// Takes why a handle refused, if one did.
+#[inline]
+fn take_refusal() -> Option<Error> {
+    if IS_REFUSED.get() { take_refusal_slow() } else { None }
+}
+
+#[cold]
+fn take_refusal_slow() -> Option<Error> {
+    IS_REFUSED.set(false);
+    REFUSAL.take()
+}
+
+fn note_refusal(why: Error) {
+    REFUSAL.set(Some(why));
+    IS_REFUSED.set(true);
+}
+
+/// The longest message that is encoded on the stack, in bytes.
+pub(crate) const SMALL_BYTES: usize = 56;
+
+/// Writes the bytes of a small value, which therefore has no handles in it, to the start of `out`, and returns how many
+/// they are. `None`: it is to be packed by other means, which also say what is wrong with it.
+#[inline]
+pub(crate) fn pack_small<T: Portable>(value: &T, out: &mut [u8]) -> Option<usize> {
+    // A handle owns something, so a type without a destructor is none. One that takes another's handle out of nowhere
+    // gets a refusal, unless it stands in a message of ours that is being packed.
+    if std::mem::needs_drop::<T>() || size_of::<T>() > SMALL_BYTES || CARRIER.get() != Carrier::Foreign {
+        return None;
+    }
+    postcard::to_slice(value, out).ok().map(|bytes| bytes.len())
 }
 
 /// postcard writes to the end of a vector.
@@ -395,7 +438,7 @@ pub(crate) fn refuse_to_go<E: serde::ser::Error>(why: Error) -> E {
     let text = why.to_string();
     // Nobody would take it, but for the next message that fails.
     if CARRIER.get() != Carrier::Foreign {
-        REFUSAL.set(Some(why));
+        note_refusal(why);
     }
     E::custom(text)
 }
@@ -403,7 +446,7 @@ pub(crate) fn refuse_to_go<E: serde::ser::Error>(why: Error) -> E {
 /// The error of a handle that cannot be what it should be here; whoever unpacks gets `why` itself.
 pub(crate) fn refuse_to_arrive<E: serde::de::Error>(why: Error) -> E {
     let text = why.to_string();
-    REFUSAL.set(Some(why));
+    note_refusal(why);
     E::custom(text)
 }
 

@@ -156,7 +156,17 @@ impl<S: Portable> Sender<S> {
 
     #[inline]
     fn encode_and_send(&mut self, value: &S, patience: Patience) -> Result<()> {
-        self.writer()?;
+        let writer = self.writer()?;
+        // The tag, 0, and the message.
+        let mut small = [0; TAG_BYTES + wire::SMALL_BYTES];
+        match wire::pack_small(value, &mut small[TAG_BYTES..]) {
+            Some(len) => push(writer, &small[..TAG_BYTES + len], patience),
+            None => self.encode_and_send_slow(value, patience),
+        }
+    }
+
+    /// A value that may have handles in it, or is long.
+    fn encode_and_send_slow(&mut self, value: &S, patience: Patience) -> Result<()> {
         let mut memory = wire::Scratch::take();
         memory.0.extend_from_slice(&[0; TAG_BYTES]);
         match wire::pack_for_queue(value, &mut memory.0) {
@@ -193,7 +203,18 @@ impl<S: Portable> Sender<S> {
     }
 
     /// Sends bytes that are copied from where they are.
+    #[inline]
     fn send_in_place(&mut self, bytes: &[u8], patience: Patience) -> Result<()> {
+        if bytes.len() > wire::SMALL_BYTES {
+            return self.send_long(bytes, patience);
+        }
+        let mut small = [0; TAG_BYTES + wire::SMALL_BYTES];
+        let message = &mut small[..TAG_BYTES + bytes.len()];
+        message[TAG_BYTES..].copy_from_slice(bytes);
+        push(self.writer()?, message, patience)
+    }
+
+    fn send_long(&mut self, bytes: &[u8], patience: Patience) -> Result<()> {
         let mut room = reserve(self.writer()?, TAG_BYTES + bytes.len(), patience)?;
         room.copy_from(0, &[0; TAG_BYTES]);
         room.copy_from(TAG_BYTES, bytes);

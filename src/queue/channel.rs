@@ -72,11 +72,19 @@ impl<T: Portable> Channel<T> {
 
     #[inline]
     pub(super) fn put(&self, value: T, patience: Patience) -> Result<(), PutError<T>> {
-        let done = match blob::as_raw(&value) {
-            Some(bytes) => self.push(bytes, patience),
-            None => self.encode_and_push(&value, patience),
-        };
-        done.map_err(|error| PutError { value, error })
+        self.put_ref(&value, patience).map_err(|error| PutError { value, error })
+    }
+
+    #[inline]
+    pub(super) fn put_ref(&self, value: &T, patience: Patience) -> Result<()> {
+        if let Some(bytes) = blob::as_raw(value) {
+            return self.push(bytes, patience);
+        }
+        let mut small = [0; wire::SMALL_BYTES];
+        match wire::pack_small(value, &mut small) {
+            Some(len) => self.push(&small[..len], patience),
+            None => self.encode_and_push(value, patience),
+        }
     }
 
     fn encode_and_push(&self, value: &T, patience: Patience) -> Result<()> {
@@ -107,11 +115,20 @@ impl<T: Portable> Channel<T> {
 
     #[inline]
     pub(super) fn get(&self, patience: Patience) -> Result<T> {
+        self.get_by(patience, wire::unpack_plain)
+    }
+
+    pub(super) fn get_into(&self, value: &mut T, patience: Patience) -> Result<()> {
+        self.get_by(patience, |bytes| wire::unpack_plain_into(bytes, value))
+    }
+
+    #[inline]
+    fn get_by<O>(&self, patience: Patience, unpack: impl FnOnce(&[u8]) -> Result<O>) -> Result<O> {
         let delivery = self.take(patience)?;
-        let value = wire::unpack_plain(delivery.as_slice());
+        let unpacked = unpack(delivery.as_slice());
         // Also what cannot be decoded is done with, or it would come again.
         delivery.ack();
-        value
+        unpacked
     }
 
     /// As [`get`](Self::get), and the message stays taken, to be resumed.

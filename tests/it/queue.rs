@@ -73,6 +73,47 @@ fn vectors_and_texts_of_any_length_up_to_the_limit_come_out_as_they_went_in() {
 }
 
 #[test]
+fn a_value_that_stays_the_callers_and_one_that_is_replaced_keep_their_memory() {
+    let queue = Queue::<Vec<u8>>::with_limit(4, 1 << 20).unwrap();
+    let child = spawn(
+        |queue: Queue<Vec<u8>>| {
+            let mut frame = vec![0; 1 << 20];
+            for n in 0..8 {
+                frame.fill(n);
+                queue.put_ref(&frame).unwrap();
+            }
+            queue.put_ref(&vec![9; 3]).unwrap();
+        },
+        queue.clone(),
+    );
+    let mut seen = Vec::with_capacity(1 << 20);
+    let memory = seen.as_ptr();
+    for n in 0..8 {
+        queue.get_into(&mut seen).unwrap();
+        assert!(seen.len() == 1 << 20 && seen.iter().all(|byte| *byte == n));
+    }
+    queue.get_into(&mut seen).unwrap();
+    assert_eq!((&seen[..], seen.as_ptr()), (&[9; 3][..], memory));
+    child.unwrap().join().unwrap();
+    let nothing = queue.get_into_timeout(&mut seen, Duration::from_millis(1));
+    assert!(matches!(nothing, Err(Error::TimedOut)) && seen == [9; 3], "{nothing:?}");
+    let refused = queue.put_ref(&vec![0; (1 << 20) + 1]).unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { .. }), "{refused:?}");
+}
+
+#[test]
+fn a_value_that_cannot_be_read_leaves_what_it_was_to_replace() {
+    let numbers = Queue::<Picky>::bounded(4).unwrap();
+    numbers.put_ref(&Picky(2)).unwrap();
+    numbers.put_ref(&Picky(4)).unwrap();
+    assert!(matches!(numbers.put_ref(&Picky(5)), Err(Error::Encode { .. })));
+    let mut seen = Picky(0);
+    numbers.get_into(&mut seen).unwrap();
+    assert!(matches!(numbers.get_into(&mut seen), Err(Error::Decode { .. })));
+    assert_eq!((seen, numbers.len()), (Picky(2), 0));
+}
+
+#[test]
 fn pain_11_a_message_beyond_the_limit_is_an_error_that_names_both_sizes() {
     let queue = Queue::<Vec<u8>>::with_limit(4, 1000).unwrap();
     queue.put(vec![1; 10]).unwrap();
