@@ -24,6 +24,24 @@ for side in sides: side.join()
 print(time.perf_counter() - start)
 "#;
 
+/// Puts 1 MiB of bytes into a `Queue` and gets them; argument: times.
+pub const LARGE_QUEUE: &str = r#"
+import multiprocessing as mp, sys, time
+context, times = mp.get_context("fork"), int(sys.argv[1])
+queue, gate = context.Queue(4), context.Barrier(2)
+def produce():
+    message = bytes(1 << 20)
+    gate.wait()
+    for _ in range(times): queue.put(message)
+side = context.Process(target=produce)
+side.start()
+gate.wait()
+start = time.perf_counter()
+for _ in range(times): queue.get()
+print(time.perf_counter() - start)
+side.join()
+"#;
+
 /// Sends a small integer through a `Pipe` and gets it back; argument: times.
 pub const PIPE: &str = r#"
 import multiprocessing as mp, sys, time

@@ -12,22 +12,23 @@ pub struct Memory {
 
 impl Memory {
     pub fn new(len_bytes: usize) -> Self {
-        Self::map(len_bytes, libc::MAP_SHARED)
+        Self::map(len_bytes, libc::MAP_SHARED | libc::MAP_POPULATE)
     }
 
     /// Bytes of this process alone; none: one.
     pub fn private(len_bytes: usize) -> Self {
-        Self::map(len_bytes.max(1), libc::MAP_PRIVATE)
+        Self::map(len_bytes.max(1), libc::MAP_PRIVATE | libc::MAP_POPULATE)
     }
 
-    fn map(len_bytes: usize, sharing: std::ffi::c_int) -> Self {
-        // SAFETY: a new mapping of our own; populated, so that no measurement counts page faults of its memory.
+    /// Where it is populated, no measurement counts page faults of its memory.
+    fn map(len_bytes: usize, flags: std::ffi::c_int) -> Self {
+        // SAFETY: a new mapping of our own.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 len_bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                sharing | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+                flags | libc::MAP_ANONYMOUS,
                 -1,
                 0,
             )
@@ -50,6 +51,20 @@ impl Drop for Memory {
 
 // SAFETY: only an address range; whoever accesses it sees to the order.
 unsafe impl Sync for Memory {}
+
+/// Bytes of this process alone, each page of which faults when it is touched first.
+pub struct Untouched(Memory);
+
+impl Untouched {
+    pub fn new(len_bytes: usize) -> Self {
+        Self(Memory::map(len_bytes, libc::MAP_PRIVATE))
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: mapped for as many bytes, which nobody else refers to.
+        unsafe { std::slice::from_raw_parts_mut(self.0.start.as_ptr(), self.0.len_bytes) }
+    }
+}
 
 /// A `T` made of atomics in memory that both sides map.
 pub struct Shared<T> {

@@ -1,24 +1,19 @@
 //! Queues and pipes of values, between processes that were started for them.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+mod large;
 
 use crosslane::{Barrier, Connection, Portable, Process, Queue, pipe, spawn};
 
-use super::rival::{self, IpcChannel};
+use super::rival::{self, Interprocess, IpcChannel};
 use super::{blocking, round_trip, scaled};
 use crate::python;
 use crate::row::{Row, Unit};
-use crate::shared::{Memory, Shared};
-use crate::sides::{Kind, now_nanos, pin, race, spin, unpin, watchdog};
+use crate::sides::{Kind, now_nanos, pin, unpin, watchdog};
 
 const ITEMS: usize = 1024;
 const OURS: &str = "crosslane Queue";
 const PIPE: &str = "crosslane Connection";
 const SPSC: &str = "crosslane spsc, two processes";
-const MEMCPY: &str = "bare memcpy in and out";
-const MIB: usize = 1 << 20;
-/// Messages that are on their way at once at most.
-const LARGE_SLOTS: usize = 4;
 /// The longest time that an item may take so that 5 million go through in a second.
 const MOST_NANOS: f64 = 200.0;
 
@@ -33,7 +28,8 @@ pub fn rows(scale: f64) -> Vec<Row> {
     };
     vec![
         row("Queue of values, 1 to 1, u64", 1)
-            .rival(OURS, "ipc-channel", few, move || rival::one_way::<IpcChannel>(1024, few)),
+            .rival(OURS, "ipc-channel", few, move || rival::one_way::<IpcChannel>(1024, few))
+            .rival(OURS, "interprocess, unnamed pipe", few, move || rival::one_way::<Interprocess>(1024, few)),
         row("Queue of values, 2 to 2, u64", 2),
         Row::new("round trip of values, asleep each time, two Queues", Unit::Nanos, blocked)
             .contestant(blocking::BARE, move || blocking::bare(blocked))
@@ -44,11 +40,10 @@ pub fn rows(scale: f64) -> Vec<Row> {
             .contestant(PIPE, move || connection(trips))
             .goal(PIPE, SPSC, 2.0)
             .rival(PIPE, "ipc-channel", few, move || rival::round_trip::<IpcChannel>(1024, few))
+            .rival(PIPE, "interprocess, unnamed pipes", few, move || rival::round_trip::<Interprocess>(1024, few))
             .python(PIPE, "Python multiprocessing.Pipe", few, &[few], python::PIPE),
-        Row::new("1 MiB Vec<u8> through a Queue", Unit::Nanos, large)
-            .contestant(MEMCPY, move || memcpy(large))
-            .contestant(OURS, move || vectors(large))
-            .goal(OURS, MEMCPY, 1.25),
+        large::reused(large),
+        large::fresh(large),
     ]
 }
 
@@ -142,61 +137,4 @@ fn connection(trips: u64) -> f64 {
         })
     };
     seconds(vec![side(ask, (a, gate.clone(), trips, 0)), side(answer, (b, gate, trips, 1))])
-}
-
-/// The vectors are made, and the memory that they come out in has been used, before the clock starts.
-fn vectors(times: u64) -> f64 {
-    const WARM: u64 = 2 * LARGE_SLOTS as u64;
-    let gate = gate(2);
-    unpin();
-    let queue = Queue::<Vec<u8>>::with_limit(LARGE_SLOTS, 1 << 20).expect("a queue");
-    let produce = |(queue, gate, times, cpu): Order<Queue<Vec<u8>>>| {
-        let vectors: Vec<_> = (0..times).map(|_| vec![1; MIB]).collect();
-        (0..WARM).for_each(|_| queue.put(vec![2; MIB]).expect("an open queue"));
-        timed(&gate, cpu, || vectors.into_iter().for_each(|vector| queue.put(vector).expect("an open queue")))
-    };
-    let consume = |(queue, gate, times, cpu): Order<Queue<Vec<u8>>>| {
-        let get = || assert_eq!(queue.get().expect("a vector").len(), MIB);
-        (0..WARM).for_each(|_| get());
-        timed(&gate, cpu, || (0..times).for_each(|_| get()))
-    };
-    let order = |cpu| (queue.clone(), gate.clone(), times, cpu);
-    seconds(vec![side(produce, order(0)), side(consume, order(1))])
-}
-
-/// As much memory for as many messages, in and out of which they are copied by `memcpy`.
-fn memcpy(times: u64) -> f64 {
-    let memory = Memory::new(LARGE_SLOTS * MIB);
-    let (written, read) = (Shared::<AtomicU32>::new(), Shared::<AtomicU32>::new());
-    let slots = u32::try_from(LARGE_SLOTS).expect("few");
-    let times = u32::try_from(times).expect("few") + slots;
-    let slot = |n: u32| memory.start().as_ptr().wrapping_add((n % slots) as usize * MIB);
-    race(
-        Kind::Processes,
-        |start| {
-            let message = vec![1_u8; MIB];
-            for n in 0..times {
-                if n == slots {
-                    start.go();
-                }
-                spin(|| (n - read.load(Ordering::Acquire) < slots).then_some(()));
-                // SAFETY: a slot of `MIB` bytes, which the other side has read.
-                unsafe { slot(n).copy_from_nonoverlapping(message.as_ptr(), MIB) };
-                written.store(n + 1, Ordering::Release);
-            }
-        },
-        |start| {
-            let mut message = vec![2_u8; MIB];
-            for n in 0..times {
-                if n == slots {
-                    start.go();
-                }
-                spin(|| (written.load(Ordering::Acquire) > n).then_some(()));
-                // SAFETY: a slot of `MIB` bytes, which the other side has written.
-                unsafe { message.as_mut_ptr().copy_from_nonoverlapping(slot(n), MIB) };
-                std::hint::black_box(&message);
-                read.store(n + 1, Ordering::Release);
-            }
-        },
-    )
 }

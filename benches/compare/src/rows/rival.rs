@@ -1,5 +1,6 @@
 //! Other crates' ways from one side to another, for numbers, behind one trait.
 
+use std::io::{Read, Write};
 use std::mem::size_of_val;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
@@ -271,6 +272,37 @@ impl Rival for IpcChannel {
 
     fn pop(from: &mut Self::Receiver) -> Option<u64> {
         from.recv().ok()
+    }
+}
+
+/// Its unnamed pipes: the kernel's, which block.
+pub struct Interprocess(End<interprocess::unnamed_pipe::Sender>, End<interprocess::unnamed_pipe::Recver>);
+
+impl Rival for Interprocess {
+    const KIND: Kind = Kind::Processes;
+    type Sender = interprocess::unnamed_pipe::Sender;
+    type Receiver = interprocess::unnamed_pipe::Recver;
+
+    fn new(_: u32) -> Self {
+        let (to, from) = interprocess::unnamed_pipe::pipe().expect("a pipe");
+        Self(End::new(to), End::new(from))
+    }
+
+    fn sender(&self) -> Self::Sender {
+        self.0.take()
+    }
+
+    fn receiver(&self) -> Self::Receiver {
+        self.1.take()
+    }
+
+    fn push(to: &mut Self::Sender, number: u64) -> Option<()> {
+        to.write_all(&number.to_ne_bytes()).ok()
+    }
+
+    fn pop(from: &mut Self::Receiver) -> Option<u64> {
+        let mut bytes = [0; 8];
+        from.read_exact(&mut bytes).ok().map(|()| u64::from_ne_bytes(bytes))
     }
 }
 
