@@ -55,8 +55,9 @@ const HEADERS_BYTES: u32 = 1 << 10;
 /// [`Error::PeerDied`] when the ring is full, and succeeds until then.
 ///
 /// An end on its way belongs to its sender: if that dies first, the peer sees [`Error::PeerDied`]. If it never arrives,
-/// because who was to get it dies first or cannot decode its message, the peer sees [`Error::Closed`] as soon as the sender
-/// knows: at once if that has seen its child's end; else when the connection that it went through next sends, or is dropped.
+/// because who was to get it died, dropped its own end, or could not decode the message, the peer sees [`Error::Closed`],
+/// within 10 ms if it waits. Of a half that travels alone it sees that as soon as the sender knows: at once if that has seen
+/// its child's end; else when the connection that it went through next sends, or is dropped.
 ///
 /// # Examples
 /// ```

@@ -72,7 +72,6 @@ use core::ptr::NonNull;
 use crate::bell::BellWord;
 use crate::end::{ClaimError, End, EndWord};
 use crate::event::EventWord;
-use crate::owner::OwnerId;
 use crate::prim::{AtomicU32, AtomicU64, Ordering, WORD_BYTES, Word, copy_in, copy_out, prefetch};
 use crate::wait::{Liveness, Slice, Wait, WakeMode};
 
@@ -283,40 +282,42 @@ impl<'m> Ring<'m> {
         Reader::claim(*self, env)
     }
 
-    /// Takes the writer's end over from `from`, which has [handed it over](Writer::hand_over). Does not block.
+    /// Takes the writer's end over from the process that has [handed it over](Writer::hand_over). Does not block.
     ///
     /// # Errors
-    /// [`ClaimError`]: the end is not `from`'s any more, this is a fork child, or the shared words make no sense.
+    /// [`ClaimError`]: the end was taken over before, is not the sender's any more, or was kept; this is a fork child, or
+    /// the shared words make no sense.
     ///
     /// # Safety
-    /// If this process is `from`: the [`Writer`] that was handed over is not used any more, but to be left.
+    /// If this process is the sender: the [`Writer`] that was handed over is not used any more, but to be left.
     ///
     /// # Crash
-    /// A process killed inside leaves the end to `from`, or to the next claimant.
+    /// A process killed inside leaves the end to the sender, or to the next claimant.
     pub unsafe fn take_over_writer<E: Wait + Liveness>(
         &self,
-        from: OwnerId,
+        handover: Handover,
         env: E,
     ) -> Result<Writer<'m, E>, ClaimError> {
-        Writer::take_over(*self, from, env)
+        Writer::take_over(*self, handover, env)
     }
 
-    /// Takes the reader's end over from `from`, which has [handed it over](Reader::hand_over). Does not block.
+    /// Takes the reader's end over from the process that has [handed it over](Reader::hand_over). Does not block.
     ///
     /// # Errors
-    /// [`ClaimError`]: the end is not `from`'s any more, this is a fork child, or the shared words make no sense.
+    /// [`ClaimError`]: the end was taken over before, is not the sender's any more, or was kept; this is a fork child, or
+    /// the shared words make no sense.
     ///
     /// # Safety
-    /// If this process is `from`: the [`Reader`] that was handed over is not used any more, but to be left.
+    /// If this process is the sender: the [`Reader`] that was handed over is not used any more, but to be left.
     ///
     /// # Crash
-    /// A process killed inside leaves the end to `from`, or to the next claimant.
+    /// A process killed inside leaves the end to the sender, or to the next claimant.
     pub unsafe fn take_over_reader<E: Wait + Liveness>(
         &self,
-        from: OwnerId,
+        handover: Handover,
         env: E,
     ) -> Result<Reader<'m, E>, ClaimError> {
-        Reader::take_over(*self, from, env)
+        Reader::take_over(*self, handover, env)
     }
 
     /// The reader's bell, for the writer's surroundings: see [`bell`](crate::bell).

@@ -173,7 +173,7 @@ fn a_killed_writers_record_is_found_when_its_socket_ends() {
 
 fn take_over(world: &Arc<World>, handover: Handover, index: u32) -> Result<Writer<'static, Ringing>, ClaimError> {
     // SAFETY: the models leave what they hand over.
-    unsafe { world.ring.take_over_writer(handover.from, world.ringing(index)) }
+    unsafe { world.ring.take_over_writer(handover, world.ringing(index)) }
 }
 
 #[test]
@@ -194,6 +194,25 @@ fn who_takes_an_end_over_goes_on_where_the_sender_stopped() {
         let process = world.process(2);
         assert_eq!([1, 2, 3].map(|_| world.read(&mut reader, &process)), [Ok(1), Ok(2), Err(PopError::Closed)]);
         other.join().unwrap();
+    });
+}
+
+/// By two threads of the sender's own process, whose name is in the word before and after.
+#[test]
+fn an_end_that_is_handed_over_is_taken_over_once() {
+    check("bell.once", Some(3), 210, || {
+        let world = World::new();
+        let writer = world.writer(0);
+        let handover = writer.hand_over().unwrap();
+        assert_eq!(writer.hand_over(), Err(ClaimError::EndTaken(handover.from)));
+        writer.leave();
+        let other = {
+            let world = world.clone();
+            thread::spawn(move || take_over(&world, handover, 0).map(std::mem::forget).is_ok())
+        };
+        let own = take_over(&world, handover, 0).map(std::mem::forget).is_ok();
+        assert!(own != other.join().unwrap());
+        assert!(!world.ring.is_writer_leaving());
     });
 }
 

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crosslane_core::end::{ClaimError, End};
 use crosslane_core::record::{self, Handover, Ring};
-use crosslane_core::{OwnerId, Trust, Trusted, Untrusted, WakeMode};
+use crosslane_core::{Trust, Trusted, Untrusted, WakeMode};
 
 use crate::bell::{Bell, Belled};
 use crate::content::{Content, Expected, Kind};
@@ -229,7 +229,7 @@ impl Record<Trusted> {
         Ok(unsafe { ring.writer(env)?.trust_peers() })
     }
 
-    /// Takes the writer's end over from `from`, which has [handed it over](record::Writer::hand_over); as
+    /// Takes the writer's end over from the process that has [handed it over](record::Writer::hand_over); as
     /// [`belled_writer`](Self::belled_writer). Does not block.
     ///
     /// # Errors
@@ -237,27 +237,57 @@ impl Record<Trusted> {
     ///
     /// # Safety
     /// As [`Ring::take_over_writer`].
-    pub unsafe fn take_over_writer<B: Bell>(&self, from: OwnerId, ringer: B) -> Result<BelledWriter<B>, ClaimError> {
+    pub unsafe fn take_over_writer<B: Bell>(
+        &self,
+        handover: Handover,
+        ringer: B,
+    ) -> Result<BelledWriter<B>, ClaimError> {
         let (ring, env) = self.belled(ringer)?;
         // SAFETY: the caller's contract.
-        let writer = unsafe { ring.take_over_writer(from, env) }?;
+        let writer = unsafe { ring.take_over_writer(handover, env) }?;
         // SAFETY: as in `belled_writer`.
         Ok(unsafe { writer.trust_peers() })
     }
 
-    /// Takes the reader's end over from `from`, which has [handed it over](record::Reader::hand_over). Does not block.
+    /// Takes the reader's end over from the process that has [handed it over](record::Reader::hand_over). Does not block.
     ///
     /// # Errors
     /// [`ClaimError`].
     ///
     /// # Safety
     /// As [`Ring::take_over_reader`].
-    pub unsafe fn take_over_reader(&self, from: OwnerId) -> Result<Reader<Trusted>, ClaimError> {
+    pub unsafe fn take_over_reader(&self, handover: Handover) -> Result<Reader<Trusted>, ClaimError> {
         let (ring, env) = self.parts()?;
         // SAFETY: the caller's contract.
-        let reader = unsafe { ring.take_over_reader(from, env) }?;
+        let reader = unsafe { ring.take_over_reader(handover, env) }?;
         // SAFETY: as in `belled_writer`.
         Ok(unsafe { reader.trust_peers() })
+    }
+
+    /// As [`Ring::keep_writer`].
+    pub fn keep_writer(&self, handover: Handover) {
+        if let Ok((ring, _)) = self.parts() {
+            ring.keep_writer(handover);
+        }
+    }
+
+    /// As [`Ring::keep_reader`].
+    pub fn keep_reader(&self, handover: Handover) {
+        if let Ok((ring, _)) = self.parts() {
+            ring.keep_reader(handover);
+        }
+    }
+
+    /// As [`Ring::is_writer_leaving`].
+    #[must_use]
+    pub fn is_writer_leaving(&self) -> bool {
+        self.parts().is_ok_and(|(ring, _)| ring.is_writer_leaving())
+    }
+
+    /// As [`Ring::is_reader_leaving`].
+    #[must_use]
+    pub fn is_reader_leaving(&self) -> bool {
+        self.parts().is_ok_and(|(ring, _)| ring.is_reader_leaving())
     }
 
     /// Closes the writer's end, which this process handed over to one that is proven dead: see [`Ring::withdraw_writer`].

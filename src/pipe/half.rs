@@ -147,20 +147,25 @@ impl<S: Portable> Sender<S> {
         sent
     }
 
-    fn writer(&mut self) -> Result<&mut BelledWriter<Ringer>> {
+    /// The writer, and whether the peer's end was lost on its way to another process.
+    #[inline]
+    fn writer(&mut self) -> Result<(&mut BelledWriter<Ringer>, impl Fn() -> bool)> {
+        let (ring, link) = (&self.ring, &self.link);
         match &mut self.writer {
-            Some(writer) if !self.link.is_closed(Half::Sender) => Ok(writer),
+            Some(writer) if !link.is_closed(Half::Sender) => {
+                Ok((writer, || ring.is_reader_leaving() && link.has_ended()))
+            }
             _ => Err(Error::AlreadySent { handle: self.handle }),
         }
     }
 
     #[inline]
     fn encode_and_send(&mut self, value: &S, patience: Patience) -> Result<()> {
-        let writer = self.writer()?;
+        let _ = self.writer()?;
         // The tag, 0, and the message.
         let mut small = [0; TAG_BYTES + wire::SMALL_BYTES];
         match wire::pack_small(value, &mut small[TAG_BYTES..]) {
-            Some(len) => push(writer, &small[..TAG_BYTES + len], patience),
+            Some(len) => push(self.writer()?, &small[..TAG_BYTES + len], patience),
             None => self.encode_and_send_slow(value, patience),
         }
     }
@@ -194,7 +199,7 @@ impl<S: Portable> Sender<S> {
         })?;
         room.copy_from(0, &parcel.bytes);
         room.commit().map_err(not_pushed)?;
-        let (position, in_transit) = (self.writer()?.position(), parcel.sent());
+        let (position, in_transit) = (self.writer()?.0.position(), parcel.sent());
         if !in_transit.is_empty() {
             let underway = self.underway.get_or_insert_with(|| Underway::new(ring));
             underway.add(position, in_transit);
@@ -287,7 +292,7 @@ impl<R: Portable> Receiver<R> {
     /// As there.
     pub fn recv_bytes(&mut self) -> Result<Vec<u8>> {
         let link = Arc::clone(&self.link);
-        let message = next(self.open()?, Patience::Forever)?;
+        let message = self.next(Patience::Forever)?;
         let mut bytes = vec![0; len_bytes(&message)?];
         message.copy_to(TAG_BYTES, &mut bytes);
         close_descriptors(&message, &link);
@@ -301,7 +306,7 @@ impl<R: Portable> Receiver<R> {
     /// As there.
     pub fn recv_bytes_into(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let link = Arc::clone(&self.link);
-        let message = next(self.open()?, Patience::Forever)?;
+        let message = self.next(Patience::Forever)?;
         let needed = len_bytes(&message)?;
         let Some(room) = buffer.get_mut(..needed) else {
             message.keep();
@@ -318,7 +323,7 @@ impl<R: Portable> Receiver<R> {
     /// # Errors
     /// As there.
     pub fn poll(&mut self, timeout: Duration) -> Result<bool> {
-        match next(self.open()?, Patience::Timeout(timeout)) {
+        match self.next(Patience::Timeout(timeout)) {
             Ok(message) => {
                 message.keep();
                 Ok(true)
@@ -335,7 +340,7 @@ impl<R: Portable> Receiver<R> {
             Some(reader) if !self.link.is_closed(Half::Receiver) => reader,
             _ => return Err(Error::AlreadySent { handle: self.handle }),
         };
-        let message = next(reader, patience)?;
+        let message = next(reader, &self.ring, &self.link, patience)?;
         let (front, back) = message.as_slices();
         let value = match front.split_first_chunk::<TAG_BYTES>() {
             Some((tag, bytes)) if back.is_empty() && *tag == [0; TAG_BYTES] => wire::unpack_plain(bytes),
@@ -347,9 +352,9 @@ impl<R: Portable> Receiver<R> {
     }
 
     #[inline]
-    fn open(&mut self) -> Result<&mut Reader<Trusted>> {
+    fn next(&mut self, patience: Patience) -> Result<Message<'_>> {
         match &mut self.reader {
-            Some(reader) if !self.link.is_closed(Half::Receiver) => Ok(reader),
+            Some(reader) if !self.link.is_closed(Half::Receiver) => next(reader, &self.ring, &self.link, patience),
             _ => Err(Error::AlreadySent { handle: self.handle }),
         }
     }
@@ -363,9 +368,12 @@ impl<R> Receiver<R> {
         !reader.is_empty() || reader.peer() == End::Closed
     }
 
-    /// Whether the peer has been killed.
+    /// Whether the peer has been killed, or was lost on its way to another process.
     pub(crate) fn has_died(&self) -> bool {
-        matches!(self.ring.writer_end(), End::Owned(owner) if self.life.is_dead(owner))
+        match self.ring.writer_end() {
+            End::Owned(owner) => self.life.is_dead(owner) || self.ring.is_writer_leaving() && self.link.has_ended(),
+            End::Closed | End::Vacant | End::Corrupt => false,
+        }
     }
 
     /// Asks the peer to ring; `true` if a receive would not wait.
@@ -385,32 +393,46 @@ impl<R> Receiver<R> {
 }
 
 #[inline]
-fn push(writer: &mut BelledWriter<Ringer>, bytes: &[u8], patience: Patience) -> Result<()> {
+fn push(
+    (writer, is_lost): (&mut BelledWriter<Ringer>, impl Fn() -> bool),
+    bytes: &[u8],
+    patience: Patience,
+) -> Result<()> {
     let pushed = match patience {
         Patience::Try => writer.try_push(bytes),
-        Patience::Timeout(timeout) => writer.push_timeout(bytes, timeout),
-        Patience::Forever => writer.push(bytes),
+        Patience::Timeout(timeout) => writer.push_unless(bytes, Some(timeout), is_lost),
+        Patience::Forever => writer.push_unless(bytes, None, is_lost),
     };
     pushed.map_err(not_pushed)
 }
 
 type Room<'a> = crosslane_core::record::Reservation<'a, 'static, crate::shm::Belled<Ringer>, Trusted>;
 
-fn reserve(writer: &mut BelledWriter<Ringer>, len_bytes: usize, patience: Patience) -> Result<Room<'_>> {
+fn reserve<'w>(
+    (writer, is_lost): (&'w mut BelledWriter<Ringer>, impl Fn() -> bool),
+    len_bytes: usize,
+    patience: Patience,
+) -> Result<Room<'w>> {
     let room = match patience {
         Patience::Try => writer.try_reserve(len_bytes),
-        Patience::Timeout(timeout) => writer.reserve_timeout(len_bytes, timeout),
-        Patience::Forever => writer.reserve(len_bytes),
+        Patience::Timeout(timeout) => writer.reserve_unless(len_bytes, Some(timeout), is_lost),
+        Patience::Forever => writer.reserve_unless(len_bytes, None, is_lost),
     };
     room.map_err(not_pushed)
 }
 
 #[inline]
-fn next(reader: &mut Reader<Trusted>, patience: Patience) -> Result<Message<'_>> {
+fn next<'r>(
+    reader: &'r mut Reader<Trusted>,
+    ring: &Record<Trusted>,
+    link: &Link,
+    patience: Patience,
+) -> Result<Message<'r>> {
+    let is_lost = || ring.is_writer_leaving() && link.has_ended();
     let message = match patience {
         Patience::Try => reader.try_read(),
-        Patience::Timeout(timeout) => reader.read_timeout(timeout),
-        Patience::Forever => reader.read(),
+        Patience::Timeout(timeout) => reader.read_unless(Some(timeout), is_lost),
+        Patience::Forever => reader.read_unless(None, is_lost),
     };
     message.map_err(not_popped)
 }

@@ -189,6 +189,11 @@ impl Link {
         Ok(inbox)
     }
 
+    /// Whether the other side has closed its socket, as far as can be told.
+    pub(super) fn has_ended(&self) -> bool {
+        self.drain().unwrap_or(false)
+    }
+
     /// Takes what has been received, so that the socket is readable again when more comes. `true`: the other side has
     /// closed its socket.
     pub(crate) fn drain(&self) -> Result<bool> {

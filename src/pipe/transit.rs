@@ -8,11 +8,13 @@
 //! 2. the message has left ([`Moved::sent`]): the sender's connection is inert, and its socket closed, so that the only
 //!    socket of this side is the one on its way;
 //! 3. the receiver takes both ends over.
+//! 4. The receiver is known to be dead, or never to read the message ([`Moved::lost`]): the sender withdraws what was not
+//!    taken.
+//! 5. The message is gone, whether the sender knows or not: with it the kernel closes the socket, and the peer, which finds
+//!    this side's last socket closed and the end still on its way, takes it for closed.
 //!
 //! A half of a connection travels in the same way, with one end and a socket of its own: the sender's is closed when both
 //! halves have left.
-//! 4. The receiver is known to be dead, or never to read the message ([`Moved::lost`]): the sender withdraws what was not
-//!    taken.
 //!
 //! # Crash
 //! | killed between | the peer sees |
@@ -46,8 +48,9 @@ type Early = Vec<(u64, Vec<u32>)>;
 #[derive(Serialize, Deserialize)]
 struct Outgoing {
     ring: Placed<Record<Trusted>>,
-    /// Whom to take it over from.
+    /// Whom to take it over from, and how often it had been claimed.
     from: u32,
+    claims: u32,
     next_tag: u64,
 }
 
@@ -56,12 +59,14 @@ struct Outgoing {
 struct Incoming {
     ring: Placed<Record<Trusted>>,
     from: u32,
+    claims: u32,
     early: Early,
 }
 
-/// What a sender keeps of an end of a ring that it has handed over.
+/// What a sender keeps of an end of a ring that it has handed over. Dropped before it was sent, the end is back.
 #[derive(Debug)]
 struct Left {
+    link: Arc<Link>,
     half: Half,
     ring: Placed<Record<Trusted>>,
     handover: Handover,
@@ -72,6 +77,16 @@ impl Left {
         match self.half {
             Half::Sender => self.ring.withdraw_writer(self.handover),
             Half::Receiver => self.ring.withdraw_reader(self.handover),
+        }
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        match self.half {
+            _ if self.link.is_closed(self.half) => {}
+            Half::Sender => self.ring.keep_writer(self.handover),
+            Half::Receiver => self.ring.keep_reader(self.handover),
         }
     }
 }
@@ -130,20 +145,24 @@ fn handed<E: serde::ser::Error>(error: ClaimError) -> E {
     wire::refuse_to_go(super::half::unclaimed(error))
 }
 
+fn handover(from: u32, claims: u32) -> Result<Handover> {
+    Ok(Handover { from: OwnerId::from_word(from).ok_or(Error::Corrupt)?, claims })
+}
+
 impl<S: Portable> Sender<S> {
     fn hand_over<E: serde::ser::Error>(&self) -> Result<(Outgoing, Left), E> {
         let writer = self.writer.as_ref().ok_or_else(|| wire::already_sent(self.handle))?;
         let handover = writer.hand_over().map_err(handed)?;
-        let (ring, from) = (self.ring.clone(), handover.from.to_word());
-        let outgoing = Outgoing { ring: ring.clone(), from, next_tag: self.next_tag };
-        Ok((outgoing, Left { half: Half::Sender, ring, handover }))
+        let left = Left { link: Arc::clone(&self.link), half: Half::Sender, ring: self.ring.clone(), handover };
+        let (ring, from, claims) = (self.ring.clone(), handover.from.to_word(), handover.claims);
+        Ok((Outgoing { ring, from, claims, next_tag: self.next_tag }, left))
     }
 
     fn take_over(outgoing: Outgoing, link: Arc<Link>) -> Result<Self> {
-        let from = OwnerId::from_word(outgoing.from).ok_or(Error::Corrupt)?;
+        let handover = handover(outgoing.from, outgoing.claims)?;
         // SAFETY: a process that handed an end over keeps a half that is inert: its link is closed, so each of its calls
         // refuses, and its drop leaves the end.
-        let writer = |ring: &Record<Trusted>, link| unsafe { ring.take_over_writer(from, link) };
+        let writer = |ring: &Record<Trusted>, link| unsafe { ring.take_over_writer(handover, link) };
         Self::new(outgoing.ring, link, outgoing.next_tag, writer)
     }
 }
@@ -152,6 +171,7 @@ impl<R: Portable> Receiver<R> {
     fn hand_over<E: serde::ser::Error>(&self) -> Result<(Incoming, Left), E> {
         let reader = self.reader.as_ref().ok_or_else(|| wire::already_sent(self.handle))?;
         let handover = reader.hand_over().map_err(handed)?;
+        let left = Left { link: Arc::clone(&self.link), half: Half::Receiver, ring: self.ring.clone(), handover };
         let early = {
             let inbox = self.link.settle().map_err(wire::refuse_to_go)?;
             let attach = |fds: &Vec<OwnedFd>| {
@@ -159,15 +179,14 @@ impl<R: Portable> Receiver<R> {
             };
             inbox.descriptors.iter().map(|(tag, fds)| Ok((*tag, attach(fds)?))).collect::<Result<_, E>>()?
         };
-        let (ring, from) = (self.ring.clone(), handover.from.to_word());
-        let incoming = Incoming { ring: ring.clone(), from, early };
-        Ok((incoming, Left { half: Half::Receiver, ring, handover }))
+        let (ring, from, claims) = (self.ring.clone(), handover.from.to_word(), handover.claims);
+        Ok((Incoming { ring, from, claims, early }, left))
     }
 
     fn take_over(incoming: Incoming, link: Arc<Link>) -> Result<Self> {
-        let from = OwnerId::from_word(incoming.from).ok_or(Error::Corrupt)?;
+        let handover = handover(incoming.from, incoming.claims)?;
         // SAFETY: as for the sending half.
-        let reader = |ring: &Record<Trusted>| unsafe { ring.take_over_reader(from) };
+        let reader = |ring: &Record<Trusted>| unsafe { ring.take_over_reader(handover) };
         Self::new(incoming.ring, link, reader)
     }
 }

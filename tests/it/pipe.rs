@@ -301,6 +301,73 @@ fn ends_that_have_arrived_cost_their_sender_nothing() {
     });
 }
 
+/// A value that nobody can read.
+struct Unreadable;
+
+impl serde::Serialize for Unreadable {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Unreadable {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("unreadable"))
+    }
+}
+
+type End = Connection<u32, u32>;
+
+/// A way in which a message is lost with the end in it.
+type Loss = fn(Connection<(Unreadable, End), ()>, Connection<(), (Unreadable, End)>);
+
+const LOSSES: [Loss; 4] = [
+    |_carrier, mut other| assert!(matches!(other.recv(), Err(Error::Decode { .. }))),
+    |_carrier, mut other| drop(other.recv_bytes().unwrap()),
+    |carrier, other| drop((carrier, other)),
+    |carrier, other| drop((other, carrier)),
+];
+
+#[test]
+fn an_end_whose_message_is_lost_is_closed() {
+    let _watchdog = Watchdog::new();
+    for lose in LOSSES {
+        let (mut carrier, other) = pipe().unwrap();
+        let (mut a, mut b) = pipe_with_capacity::<u32, u32>(64).unwrap();
+        b.send(&1).unwrap();
+        let message = (Unreadable, b);
+        carrier.send(&message).unwrap();
+        drop(message);
+        assert!(matches!(a.recv(), Ok(1)));
+        assert!(matches!(a.recv_timeout(Duration::from_millis(30)), Err(Error::TimedOut)), "it is on its way");
+        lose(carrier, other);
+        assert_eq!(crosslane::wait(&[&a], Some(LIMIT)).unwrap(), [0]);
+        assert!(a.poll(LIMIT).unwrap());
+        assert!(matches!(a.recv(), Err(Error::Closed)));
+        let full = (0..100).find_map(|n| a.send(&n).err());
+        assert!(matches!(full, Some(Error::Closed)), "{full:?}");
+    }
+}
+
+#[test]
+fn who_waits_for_an_end_whose_message_is_lost_is_told() {
+    let _watchdog = Watchdog::new();
+    for is_listening in [false, true] {
+        let (mut carrier, other) = pipe::<End, ()>().unwrap();
+        let (mut a, b) = pipe::<u32, u32>().unwrap();
+        carrier.send(&b).unwrap();
+        drop(b);
+        let waiting = thread::spawn(move || {
+            if is_listening {
+                assert_eq!(crosslane::wait(&[&a], None).unwrap(), [0]);
+            }
+            a.recv()
+        });
+        drop((carrier, other));
+        assert!(matches!(waiting.join().unwrap(), Err(Error::Closed)));
+    }
+}
+
 /// A value that is written twice, as one behind two `Rc`s would be.
 struct Twice(Connection<u32, u32>);
 

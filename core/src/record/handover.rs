@@ -3,14 +3,21 @@
 //! # What
 //! An end is handed over by its word ([`end`](crate::end)): the sender's name stays in it until the receiver has put its own
 //! there. But an end may come back, so the sender's name alone does not say that it is still on its *first* way. Therefore
-//! each side counts its claims, and a [`Handover`] says how many there had been.
+//! each side counts its claims, and a [`Handover`] says how many there had been. The top bit of the count says that the end
+//! is on its way: that nobody uses it, and whose peer learns by other means that the message is gone need not wait for it.
 //!
 //! # Protocol
-//! Whoever claims an end or takes it over: 1. the word; 2. `claims + 1`; 3. everything else.
+//! Whoever claims an end: 1. the word; 2. `claims + 1`; 3. everything else.
+//!
+//! Hand over: 1. the word is the sender's; 2. CAS(claims -> claims, leaving). Back again, for a message that is not sent
+//! ([`Ring::keep_writer`], [`Ring::keep_reader`]): the opposite CAS.
+//!
+//! Take over: 1. `claims` is what it was, and leaving; 2. the word; 3. CAS(claims, leaving -> claims + 1), which one of those
+//! wins who have been given the same hand-over in one process; 4. everything else.
 //!
 //! Withdraw ([`Ring::withdraw_writer`], [`Ring::withdraw_reader`]), once the process that was to take the end over is proven
-//! dead, or is done with the message that the end was in: 1. `claims` is what it was, so the receiver did not get as far as to hand the end on: 2. CAS(sender -> CLOSED), and
-//! wake the peer.
+//! dead, or is done with the message that the end was in: 1. `claims` is what it was, so the receiver did not get as far as
+//! to hand the end on: 2. CAS(sender -> CLOSED), and wake the peer.
 //!
 //! The proof of death shows whatever the dead one stored, so step 1 needs no ordering of its own; and the dead one takes
 //! nothing over between the two steps. So it is if the message came through a ring, and the receiver has released it
@@ -19,7 +26,8 @@
 //! # Crash
 //! | killed between | others see |
 //! |---|---|
-//! | taking over 1 and 2 | an end with a dead owner |
+//! | claiming 1 and 2, taking over 2 and 3 | an end with a dead owner |
+//! | hand over 2 and the message | the same |
 //! | withdraw 1 and 2 | an end with a dead owner, the sender |
 //! | withdraw 2 and its wake | `CLOSED`; a sleeping peer sees it when its slice ends |
 
@@ -38,30 +46,59 @@ pub struct Handover {
     pub claims: u32,
 }
 
+/// In `claims`, beside the count: the end is on its way.
+const LEAVING: u32 = 1 << 31;
+
+/// The count after this one.
+fn following(claims: u32) -> u32 {
+    claims.wrapping_add(1) & !LEAVING
+}
+
 impl Side {
     /// Step 2 of a claim.
     pub(super) fn count_claim(&self) {
-        // ORDERING: Relaxed. Read behind a proof of death, or by the end's owner.
-        self.claims.fetch_add(1, Ordering::Relaxed);
+        // ORDERING: Relaxed, both. Read behind a proof of death, or by the end's owner, which this is.
+        self.claims.store(following(self.claims.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
 
-    /// Steps 1 and 2 for an end that was handed over.
-    pub(super) fn take_over<L: Liveness>(&self, from: OwnerId, life: &L) -> Result<(), ClaimError> {
-        self.end.take_over(from, life)?;
-        self.count_claim();
-        Ok(())
+    /// Takes over an end that was handed over.
+    pub(super) fn take_over<L: Liveness>(&self, handover: Handover, life: &L) -> Result<(), ClaimError> {
+        let leaving = handover.claims | LEAVING;
+        // ORDERING: Relaxed. The message has brought what the sender stored.
+        if self.claims.load(Ordering::Relaxed) != leaving {
+            return Err(ClaimError::EndTaken(handover.from));
+        }
+        self.end.take_over(handover.from, life)?;
+        // ORDERING: Relaxed, both. The word orders; this decides between two of one process only.
+        let counted = self.claims.compare_exchange(leaving, following(leaving), Ordering::Relaxed, Ordering::Relaxed);
+        counted.map(drop).map_err(|_| ClaimError::EndTaken(handover.from))
     }
 
     pub(super) fn hand_over(&self, from: OwnerId) -> Result<Handover, ClaimError> {
-        // ORDERING: Relaxed. Only the end's owner changes it, which is `from`.
-        let claims = self.claims.load(Ordering::Relaxed);
-        if self.end.hand_over(from) { Ok(Handover { from, claims }) } else { Err(ClaimError::Corrupt) }
+        if !self.end.hand_over(from) {
+            return Err(ClaimError::Corrupt);
+        }
+        // ORDERING: Relaxed, here and in the CAS. Only the end's owner changes it, which is `from`; one of its threads wins.
+        let claims = self.claims.load(Ordering::Relaxed) & !LEAVING;
+        let left = self.claims.compare_exchange(claims, claims | LEAVING, Ordering::Relaxed, Ordering::Relaxed);
+        left.map(|_| Handover { from, claims }).map_err(|_| ClaimError::EndTaken(from))
+    }
+
+    fn keep(&self, handover: Handover) {
+        // ORDERING: Relaxed, both. As in `hand_over`.
+        let leaving = handover.claims | LEAVING;
+        let _ = self.claims.compare_exchange(leaving, handover.claims, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn is_leaving(&self) -> bool {
+        // ORDERING: Relaxed. Whoever asks has proof that the message is gone, so nobody takes the end over meanwhile.
+        self.claims.load(Ordering::Relaxed) & LEAVING != 0
     }
 
     /// Withdraws the end; `peer` is the other side.
     fn withdraw<W: Wait>(&self, handover: Handover, peer: &Self, ring: &Ring<'_>, wait: &W) {
         // ORDERING: Relaxed. The caller's proof of death shows what the dead one counted.
-        if self.claims.load(Ordering::Relaxed) == handover.claims {
+        if self.claims.load(Ordering::Relaxed) == handover.claims | LEAVING {
             self.end.close(handover.from);
             peer.event.wake(1, ring.mode, wait);
         }
@@ -69,6 +106,28 @@ impl Side {
 }
 
 impl Ring<'_> {
+    /// The writer's end was handed over, and the message that it was for is not sent: it is this process's as before.
+    pub fn keep_writer(&self, handover: Handover) {
+        self.header().writer.keep(handover);
+    }
+
+    /// As [`keep_writer`](Self::keep_writer), of the reader's end.
+    pub fn keep_reader(&self, handover: Handover) {
+        self.header().reader.keep(handover);
+    }
+
+    /// Whether the writer's end has been handed over and not been taken over: if the message is gone for good, so is it.
+    #[must_use]
+    pub fn is_writer_leaving(&self) -> bool {
+        self.header().writer.is_leaving()
+    }
+
+    /// As [`is_writer_leaving`](Self::is_writer_leaving), of the reader's end.
+    #[must_use]
+    pub fn is_reader_leaving(&self) -> bool {
+        self.header().reader.is_leaving()
+    }
+
     /// Closes the writer's end, which this process handed over to one that is proven dead, unless that one had taken it.
     ///
     /// `wait` wakes the reader, by its [bell](crate::bell) too, if it has one.

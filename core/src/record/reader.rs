@@ -36,9 +36,9 @@ impl<'m, E: Wait + Liveness> Reader<'m, E> {
         Self::claimed(ring, env, me)
     }
 
-    pub(super) fn take_over(ring: Ring<'m>, from: OwnerId, env: E) -> Result<Self, ClaimError> {
+    pub(super) fn take_over(ring: Ring<'m>, handover: Handover, env: E) -> Result<Self, ClaimError> {
         let me = env.me().ok_or(ClaimError::Forked)?;
-        ring.header().reader.take_over(from, &env)?;
+        ring.header().reader.take_over(handover, &env)?;
         Self::claimed(ring, env, me)
     }
 
@@ -118,6 +118,27 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
         Ok(RecordRef { reader: self, len, publish: true })
     }
 
+    /// As [`read`](Reader::read), or [`read_timeout`](Reader::read_timeout), for as long as `is_lost` does not say that the
+    /// writer's end is nobody's, though its owner lives. It is asked whenever a slice is over.
+    ///
+    /// # Errors
+    /// As [`read_timeout`](Reader::read_timeout); also [`PopError::Closed`] if the end is lost and the ring empty.
+    #[inline]
+    pub fn read_unless(
+        &mut self,
+        timeout: Option<Duration>,
+        is_lost: impl Fn() -> bool,
+    ) -> Result<RecordRef<'_, 'm, E, K>, PopError> {
+        let len = match self.try_next() {
+            Err(PopError::Empty) => {
+                let deadline = timeout.map_or_else(|| self.env.never(), |timeout| self.env.after(timeout));
+                self.next_slow(deadline, &is_lost)
+            }
+            done => done,
+        }?;
+        Ok(RecordRef { reader: self, len, publish: true })
+    }
+
     /// As [`read`](Reader::read), for at most `timeout`.
     ///
     /// # Errors
@@ -183,10 +204,10 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
     }
 
     /// Says that the end goes to the process that [takes it over](super::Ring::take_over_reader). Until then it is this
-    /// one's, which uses it no more, and in the end [leaves](Self::leave) it.
+    /// one's, which uses it no more, and in the end [leaves](Self::leave) it, or [keeps](super::Ring::keep_reader) it.
     ///
     /// # Errors
-    /// [`ClaimError::Forked`], [`ClaimError::Corrupt`].
+    /// [`ClaimError::EndTaken`]: it was handed over before. [`ClaimError::Forked`], [`ClaimError::Corrupt`].
     pub fn hand_over(&self) -> Result<Handover, ClaimError> {
         if self.forked() {
             return Err(ClaimError::Forked);
@@ -260,13 +281,13 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
     #[inline]
     fn next_until(&mut self, deadline: E::Deadline) -> Result<u32, PopError> {
         match self.try_next() {
-            Err(PopError::Empty) => self.next_slow(deadline),
+            Err(PopError::Empty) => self.next_slow(deadline, &|| false),
             done => done,
         }
     }
 
     #[cold]
-    fn next_slow(&mut self, deadline: E::Deadline) -> Result<u32, PopError> {
+    fn next_slow(&mut self, deadline: E::Deadline, is_lost: &dyn Fn() -> bool) -> Result<u32, PopError> {
         for _ in 0..self.env.spins() {
             pause();
             // The words alone: what was put off has been released, and who this is will be asked.
@@ -294,11 +315,11 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
             }
             if let End::Owned(owner) = peer
                 && slept != Slept::Ready
-                && self.env.is_dead(owner)
+                && let Some(end) = self.end_of(owner, is_lost)
             {
                 // It commits nothing more, so one more look decides; unless a successor has come.
                 match self.try_next() {
-                    Err(PopError::Empty) if self.peer() == peer => return Err(PopError::PeerDied(owner)),
+                    Err(PopError::Empty) if self.peer() == peer => return Err(end),
                     Err(PopError::Empty) => {}
                     done => return done,
                 }
@@ -306,6 +327,14 @@ impl<'m, E: Wait + Liveness, K> Reader<'m, E, K> {
             if slept == Slept::Expired {
                 return Err(PopError::TimedOut);
             }
+        }
+    }
+
+    /// Why nothing comes any more from a peer that has not closed its end.
+    fn end_of(&self, owner: OwnerId, is_lost: &dyn Fn() -> bool) -> Option<PopError> {
+        match self.env.is_dead(owner) {
+            true => Some(PopError::PeerDied(owner)),
+            false => is_lost().then_some(PopError::Closed),
         }
     }
 

@@ -36,9 +36,9 @@ impl<'m, E: Wait + Liveness> Writer<'m, E> {
         Self::claimed(ring, env, me)
     }
 
-    pub(super) fn take_over(ring: Ring<'m>, from: OwnerId, env: E) -> Result<Self, ClaimError> {
+    pub(super) fn take_over(ring: Ring<'m>, handover: Handover, env: E) -> Result<Self, ClaimError> {
         let me = env.me().ok_or(ClaimError::Forked)?;
-        ring.header().writer.take_over(from, &env)?;
+        ring.header().writer.take_over(handover, &env)?;
         Self::claimed(ring, env, me)
     }
 
@@ -113,6 +113,42 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
         Ok(Reservation { writer: self, len, announce: true })
     }
 
+    /// As [`reserve`](Writer::reserve), or [`reserve_timeout`](Writer::reserve_timeout), for as long as `is_lost` does not
+    /// say that the reader's end is nobody's, though its owner lives. It is asked whenever a slice is over.
+    ///
+    /// # Errors
+    /// As [`push_timeout`](Writer::push_timeout); also [`PushError::Closed`] if the end is lost and the ring full.
+    #[inline]
+    pub fn reserve_unless(
+        &mut self,
+        len: usize,
+        timeout: Option<Duration>,
+        is_lost: impl Fn() -> bool,
+    ) -> Result<Reservation<'_, 'm, E, K>, PushError> {
+        let len = self.room_unless(len, timeout, is_lost)?;
+        Ok(Reservation { writer: self, len, announce: true })
+    }
+
+    /// As [`push`](Writer::push), where [`reserve_unless`](Writer::reserve_unless) waits.
+    ///
+    /// # Errors
+    /// As [`reserve_unless`](Writer::reserve_unless).
+    ///
+    /// # Crash
+    /// As for [`try_push`](Writer::try_push).
+    #[inline]
+    pub fn push_unless(
+        &mut self,
+        record: &[u8],
+        timeout: Option<Duration>,
+        is_lost: impl Fn() -> bool,
+    ) -> Result<(), PushError> {
+        let len = self.room_unless(record.len(), timeout, is_lost)?;
+        self.put(record, len);
+        self.announce();
+        Ok(())
+    }
+
     /// As [`reserve`](Writer::reserve), for at most `timeout`.
     ///
     /// # Errors
@@ -149,10 +185,10 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
     }
 
     /// Says that the end goes to the process that [takes it over](super::Ring::take_over_writer). Until then it is this
-    /// one's, which uses it no more, and in the end [leaves](Self::leave) it.
+    /// one's, which uses it no more, and in the end [leaves](Self::leave) it, or [keeps](super::Ring::keep_writer) it.
     ///
     /// # Errors
-    /// [`ClaimError::Forked`], [`ClaimError::Corrupt`].
+    /// [`ClaimError::EndTaken`]: it was handed over before. [`ClaimError::Forked`], [`ClaimError::Corrupt`].
     pub fn hand_over(&self) -> Result<Handover, ClaimError> {
         if self.forked() {
             return Err(ClaimError::Forked);
@@ -200,6 +236,14 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
         Ok(())
     }
 
+    /// Why nobody reads any more, though the peer has not closed its end.
+    fn end_of(&self, owner: OwnerId, is_lost: &dyn Fn() -> bool) -> Option<PushError> {
+        match self.env.is_dead(owner) {
+            true => Some(PushError::PeerDied(owner)),
+            false => is_lost().then_some(PushError::Closed),
+        }
+    }
+
     #[inline]
     fn forked(&self) -> bool {
         !self.env.is_still(self.me)
@@ -236,13 +280,29 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
     #[inline]
     fn room_until(&mut self, len: usize, deadline: E::Deadline) -> Result<u32, PushError> {
         match self.try_room(len) {
-            Err(PushError::Full) => self.room_slow(len, deadline),
+            Err(PushError::Full) => self.room_slow(len, deadline, &|| false),
+            done => done,
+        }
+    }
+
+    #[inline]
+    fn room_unless(
+        &mut self,
+        len: usize,
+        timeout: Option<Duration>,
+        is_lost: impl Fn() -> bool,
+    ) -> Result<u32, PushError> {
+        match self.try_room(len) {
+            Err(PushError::Full) => {
+                let deadline = timeout.map_or_else(|| self.env.never(), |timeout| self.env.after(timeout));
+                self.room_slow(len, deadline, &is_lost)
+            }
             done => done,
         }
     }
 
     #[cold]
-    fn room_slow(&mut self, len: usize, deadline: E::Deadline) -> Result<u32, PushError> {
+    fn room_slow(&mut self, len: usize, deadline: E::Deadline, is_lost: &dyn Fn() -> bool) -> Result<u32, PushError> {
         self.flush();
         for _ in 0..self.env.spins() {
             pause();
@@ -265,11 +325,11 @@ impl<'m, E: Wait + Liveness, K> Writer<'m, E, K> {
             }
             if let End::Owned(owner) = peer
                 && slept != Slept::Ready
-                && self.env.is_dead(owner)
+                && let Some(end) = self.end_of(owner, is_lost)
             {
                 // It releases nothing more, so one more look decides; unless a successor has come.
                 match self.try_room(len) {
-                    Err(PushError::Full) if self.peer() == peer => return Err(PushError::PeerDied(owner)),
+                    Err(PushError::Full) if self.peer() == peer => return Err(end),
                     Err(PushError::Full) => {}
                     done => return done,
                 }
