@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crosslane::Queue;
 use ipc_channel::ipc;
 
-use super::{Order, gate, seconds, side, timed};
+use super::{Order, Times, gate, seconds, side, timed};
 use crate::python;
 use crate::row::{Row, Unit};
 use crate::shared::{Memory, Shared, Untouched};
@@ -43,7 +43,10 @@ pub fn fresh(times: u64) -> Row {
         .goal(OURS, MEMCPY, GOAL)
 }
 
-fn with_queue(times: u64, work: [fn(Order<Queue<Vec<u8>>>) -> (u64, u64); 2]) -> f64 {
+/// What a side does with the queue.
+type Work = fn(Order<Queue<Vec<u8>>>) -> Times;
+
+fn with_queue(times: u64, work: [Work; 2]) -> f64 {
     let gate = gate(2);
     unpin();
     let queue = Queue::<Vec<u8>>::with_limit(SLOTS, 1 << 20).expect("a queue");
