@@ -8,6 +8,8 @@
 //!    end lives on in a process that was forked from the parent;
 //! 4. anything else (the program has closed these descriptors, as daemons do): nothing can be watched; the thread ends.
 //!
+//! A program that is allowed fewer descriptors than two may not poll them (`EINVAL`): the socket alone is read then, which 3 misses.
+//!
 //! 1 comes before 2 and 3: what the parent has sent is there even if it died right behind it.
 //!
 //! `PR_SET_PDEATHSIG` is no way: it fires when the *thread* that has started the child ends.
@@ -114,11 +116,9 @@ fn is_orphaned(socket: &UnixStream, parent: &OwnedFd) -> bool {
     let mut receiver = Receiver::default();
     loop {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(parent, PollFlags::IN)];
-        if reap::poll(&mut fds, None).is_err() {
-            return false;
-        }
+        let blocking = if reap::poll(&mut fds, None).is_ok() { Blocking::No } else { Blocking::Yes };
         let has_parent_ended = fds[1].revents().contains(PollFlags::IN);
-        match receiver.receive(socket.as_fd(), Blocking::No) {
+        match receiver.receive(socket.as_fd(), blocking) {
             Ok(Received::Pending) if has_parent_ended => return true,
             Ok(Received::Pending) if fds.iter().any(|fd| fd.revents().contains(PollFlags::NVAL)) => return false,
             Ok(Received::Pending) => {}

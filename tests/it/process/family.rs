@@ -59,6 +59,43 @@ fn so_do_grandchildren_and_children_that_have_not_begun() {
     until("all have ended", || pids.iter().all(|pid| !is_running(*pid)));
 }
 
+/// Ends a process that the test would leave behind if it failed.
+struct Ends(rustix::fd::OwnedFd);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = rustix::process::pidfd_send_signal(&self.0, rustix::process::Signal::KILL);
+    }
+}
+
+#[test]
+fn children_that_are_allowed_no_descriptors_end_with_their_parent() {
+    fn confined(_: ()) {
+        let limit = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+        print(std::process::id());
+        forever(());
+    }
+    let (parent, pids) = started(
+        |()| {
+            std::mem::forget(spawn(confined, ()).unwrap());
+            forever(());
+        },
+        1,
+    );
+    let child = rustix::process::Pid::from_raw(pids[0].cast_signed()).unwrap();
+    let _ends = Ends(rustix::process::pidfd_open(child, rustix::process::PidfdFlags::empty()).unwrap());
+    // Who is stopped and goes on calls anew what it slept in.
+    let is_stopped =
+        || std::fs::read_to_string(format!("/proc/{}/stat", pids[0])).is_ok_and(|stat| stat.contains(") T "));
+    rustix::process::kill_process(child, rustix::process::Signal::STOP).unwrap();
+    until("it is stopped", is_stopped);
+    rustix::process::kill_process(child, rustix::process::Signal::CONT).unwrap();
+    until("it goes on", || !is_stopped());
+    parent.kill().unwrap();
+    until("the child has ended", || !is_running(pids[0]));
+}
+
 #[test]
 fn a_copy_of_the_control_socket_keeps_nobody_alive() {
     let (parent, pids) = started(
