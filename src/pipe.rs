@@ -57,7 +57,8 @@ const HEADERS_BYTES: u32 = 1 << 10;
 /// An end on its way belongs to its sender: if that dies first, the peer sees [`Error::PeerDied`]. If it never arrives,
 /// because who was to get it died, dropped its own end, or could not decode the message, the peer sees [`Error::Closed`],
 /// within 10 ms if it waits. Of a half that travels alone it sees that as soon as the sender knows: at once if that has seen
-/// its child's end; else when the connection that it went through next sends, or is dropped.
+/// its child's end; else when the connection that it went through next sends, or is dropped. Nobody can receive an end that was
+/// sent through its own pipe; who waits on the other side waits for ever.
 ///
 /// # Examples
 /// ```

@@ -114,6 +114,12 @@ impl Stage {
         assert!(self.peers.played.get() >= before + N, "fewer sleeps than scenes");
     }
 
+    /// Plays `scene` while `who` sleeps too. An item that one alone waits for wakes it, and so needs to wake nobody when it is
+    /// taken.
+    fn sleep_beside<'a>(&'a self, who: u32, play: impl FnOnce() + 'a) {
+        self.sleep(who, [scene(|_| play())]);
+    }
+
     /// `queue`'s process pushes an item and takes it; the wakes for which it called.
     fn take<'q, 'a>(&self, queue: &'q Q<'a>) -> (D<'q, 'a>, Vec<u32>) {
         queue.try_push(1).unwrap();
@@ -141,6 +147,7 @@ fn scene<'a>(play: impl FnOnce(Slice) + 'a) -> Scene<'a> {
 const HOLDER: u32 = 1;
 const SLEEPER: u32 = 2;
 const OTHER: u32 = 3;
+const BYSTANDER: u32 = 4;
 const ONE: [u32; 1] = [1];
 const NOBODY: [u32; 0] = [];
 
@@ -149,25 +156,27 @@ fn one_who_sleeps_is_called_and_watches_until_nothing_is_kept() {
     let stage = Stage::new();
     let (holder, other) = (stage.queue(HOLDER, []), stage.queue(OTHER, []));
     let held = RefCell::new(None);
-    stage.sleep(
-        SLEEPER,
-        [
-            scene(|slice| {
-                assert_eq!(slice, Slice::Long, "nobody is named");
-                let (delivery, called) = stage.take(&holder);
-                assert_eq!(called, ONE);
-                *held.borrow_mut() = Some(delivery);
-            }),
-            scene(|slice| {
-                assert_eq!((slice, stage.work(&other)), (Slice::Owner, NOBODY.into()), "somebody watches");
-            }),
-            scene(|slice| {
-                assert_eq!((slice, stage.work(&other)), (Slice::Owner, NOBODY.into()), "and goes on");
-                held.take().map(Delivery::ack);
-            }),
-            scene(|slice| assert_eq!((slice, stage.work(&holder)), (Slice::Long, ONE.into()), "no more")),
-        ],
-    );
+    stage.sleep_beside(BYSTANDER, || {
+        stage.sleep(
+            SLEEPER,
+            [
+                scene(|slice| {
+                    assert_eq!(slice, Slice::Long, "nobody is named");
+                    let (delivery, called) = stage.take(&holder);
+                    assert_eq!(called, ONE);
+                    *held.borrow_mut() = Some(delivery);
+                }),
+                scene(|slice| {
+                    assert_eq!((slice, stage.work(&other)), (Slice::Owner, NOBODY.into()), "somebody watches");
+                }),
+                scene(|slice| {
+                    assert_eq!((slice, stage.work(&other)), (Slice::Owner, NOBODY.into()), "and goes on");
+                    held.take().map(Delivery::ack);
+                }),
+                scene(|slice| assert_eq!((slice, stage.work(&holder)), (Slice::Long, ONE.into()), "no more")),
+            ],
+        );
+    });
     assert_eq!(stage.work(&holder), NOBODY, "nobody sleeps");
 }
 
@@ -217,27 +226,32 @@ fn where_only_threads_of_the_holder_sleep_they_are_called_once() {
     let stage = Stage::new();
     let holder = stage.queue(HOLDER, []);
     let held = RefCell::new(None);
-    stage.sleep(
-        HOLDER,
-        [
-            scene(|_| {
-                let (delivery, called) = stage.take(&holder);
-                assert_eq!(called, ONE);
-                *held.borrow_mut() = Some(delivery);
-                stage.peers.wakes.take();
-            }),
-            scene(|slice| {
-                assert!(stage.peers.wakes.take().contains(&u32::MAX), "it passes the call on to all");
-                assert_eq!((slice, stage.work(&holder)), (Slice::Long, NOBODY.into()), "all who sleep were called");
-                held.take().map(Delivery::ack);
-                // Nothing is held, so this one sleeps long; but the holder is alone no more.
-                stage.sleep(
-                    SLEEPER,
-                    [scene(|slice| assert_eq!((slice, stage.work(&holder)), (Slice::Long, ONE.into())))],
-                );
-            }),
-        ],
-    );
+    stage.sleep_beside(HOLDER, || {
+        stage.sleep(
+            HOLDER,
+            [
+                scene(|_| {
+                    let (delivery, called) = stage.take(&holder);
+                    assert_eq!(called, ONE);
+                    *held.borrow_mut() = Some(delivery);
+                    stage.peers.wakes.take();
+                }),
+                scene(|slice| {
+                    assert!(stage.peers.wakes.take().contains(&u32::MAX), "it passes the call on to all");
+                    assert_eq!(slice, Slice::Long);
+                    stage.sleep_beside(HOLDER, || {
+                        assert_eq!(stage.work(&holder), NOBODY, "all who sleep were called");
+                    });
+                    held.take().map(Delivery::ack);
+                    // Nothing is held, so this one sleeps long; but the holder is alone no more.
+                    stage.sleep_beside(SLEEPER, || {
+                        let works = |slice| assert_eq!((slice, stage.work(&holder)), (Slice::Long, ONE.into()));
+                        stage.sleep(SLEEPER, [scene(works)]);
+                    });
+                }),
+            ],
+        );
+    });
 }
 
 #[test]
@@ -269,15 +283,16 @@ fn a_dead_watchers_name_is_taken_back_by_whose_sleep_ends() {
 fn who_recovers_a_dead_watcher_takes_its_name_back() {
     let stage = Stage::new();
     let (holder, other) = (stage.queue(HOLDER, []), stage.queue(OTHER, []));
-    let held = stage.take(&other).0;
-    stage.sleep(
-        SLEEPER,
-        [scene(|_| {
+    let scenes = || {
+        let held = stage.take(&other).0;
+        let dies = |_| {
             stage.peers.dead.borrow_mut().push(id(SLEEPER));
             assert_eq!(stage.work(&holder), NOBODY);
             other.recover(id(SLEEPER));
             assert_eq!(stage.work(&holder), ONE);
-        })],
-    );
-    held.ack();
+        };
+        stage.sleep(SLEEPER, [scene(dies)]);
+        held.ack();
+    };
+    stage.sleep_beside(BYSTANDER, || stage.sleep_beside(BYSTANDER, scenes));
 }

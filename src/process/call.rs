@@ -5,8 +5,7 @@
 //! encode the result. So nothing is registered anywhere, and closures without captures work, being functions.
 #![allow(unsafe_code)]
 
-use std::any::{TypeId, type_name};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::any::type_name;
 use std::mem;
 use std::os::fd::OwnedFd;
 
@@ -35,7 +34,6 @@ pub(crate) mod kind {
 pub(crate) struct Call {
     trampoline: CodePointer,
     function: CodePointer,
-    signature: u64,
 }
 
 /// Why a call gave no result, apart from a panic. What a child sends.
@@ -61,13 +59,6 @@ unsafe fn trampoline<A: Portable, R: Portable>(function: *const (), args: &[u8],
     wire::pack(&function(wire::unpack(args, fds)?))
 }
 
-/// Tells pairs of types apart within one build.
-fn signature<A: Portable, R: Portable>() -> u64 {
-    let mut hasher = DefaultHasher::new();
-    TypeId::of::<fn(A) -> R>().hash(&mut hasher);
-    hasher.finish()
-}
-
 impl Call {
     /// # Errors
     /// [`Error::NotPortable`].
@@ -77,7 +68,6 @@ impl Call {
         Ok(Self {
             trampoline: pointer(trampoline as usize)?,
             function: pointer(function as usize)?,
-            signature: signature::<A, R>(),
         })
     }
 
