@@ -138,6 +138,9 @@ impl EventWord {
 
     #[cold]
     fn wake_slow<W: Wait>(&self, items: u32, wait: &W) {
+        if items == 0 {
+            return;
+        }
         // ORDERING: Relaxed, here and below. The word itself is the only thing that waiter and waker agree on, and
         // the kernel compares it under its own lock; the items are ordered by their own edges.
         let word = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

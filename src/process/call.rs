@@ -65,10 +65,7 @@ impl Call {
     pub(crate) fn new<A: Portable, R: Portable>(function: fn(A) -> R, program: Program) -> Result<Self> {
         let trampoline: Trampoline = trampoline::<A, R>;
         let pointer = |address: usize| CodePointer::new(address, program).ok_or(Error::NotPortable);
-        Ok(Self {
-            trampoline: pointer(trampoline as usize)?,
-            function: pointer(function as usize)?,
-        })
+        Ok(Self { trampoline: pointer(trampoline as usize)?, function: pointer(function as usize)? })
     }
 
     /// Runs it in this process, to which it was sent. A panic of the function comes through.

@@ -476,7 +476,7 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
     }
     let bytes: [(Part, u64, &[Role]); 19] = [
         (Part::Push, 40, &[Alone, PeersAsleep(1)]),
-        (Part::PushWait, 30, &[Asleep, JustWoken, SecondWaiter]),
+        (Part::PushWait, 20, &[Asleep, JustWoken, SecondWaiter]),
         (Part::PushBehindDead, 60, &[Alone]),
         (Part::PushOverLetter, 60, &[Alone]),
         (Part::Reserve, 40, &[Alone, PeersAsleep(1)]),

@@ -378,13 +378,13 @@ fn both<M: Freight>(wanted: &Wanted, table: &mut Table, names: [&'static str; 2]
 pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
     let (send, receive) = (Plan::new("pipe: send", 50), Plan::new("pipe: receive", 50));
     let at = |plan: &Plan, role, stride| plan.clone().role(role).cut(Cut::Edges { stride });
-    tell(wanted, table, &at(&send, Role::Alone, 5), Sending::<u64>::new);
-    tell(wanted, table, &at(&send, Role::PeersAsleep(1), 7), Sending::<u64>::new);
-    tell(wanted, table, &at(&send, Role::Asleep, 7), Filled::new);
-    tell(wanted, table, &at(&send, Role::JustWoken, 3), Filled::new);
-    tell(wanted, table, &at(&receive, Role::Alone, 3), || Receiving::<u64>::new(true));
+    tell(wanted, table, &at(&send, Role::Alone, 2), Sending::<u64>::new);
+    tell(wanted, table, &at(&send, Role::PeersAsleep(1), 3), Sending::<u64>::new);
+    tell(wanted, table, &at(&send, Role::Asleep, 3), Filled::new);
+    tell(wanted, table, &at(&send, Role::JustWoken, 2), Filled::new);
+    tell(wanted, table, &at(&receive, Role::Alone, 2), || Receiving::<u64>::new(true));
     tell(wanted, table, &at(&receive, Role::Asleep, 3), || Receiving::<u64>::new(false));
-    tell(wanted, table, &at(&receive, Role::JustWoken, 5), || Receiving::<u64>::new(false));
+    tell(wanted, table, &at(&receive, Role::JustWoken, 2), || Receiving::<u64>::new(false));
     both::<Vec<u8>>(wanted, table, ["pipe: send 600 bytes", "pipe: receive 600 bytes"], 19);
     both::<Queue<u64>>(wanted, table, ["pipe: send a queue", "pipe: receive a queue"], STRIDE);
     both::<Descriptor>(wanted, table, ["pipe: send a file", "pipe: receive a file"], STRIDE);
