@@ -3,6 +3,7 @@
 //! `cargo run --example exit_codes`
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use crosslane::{Error, ProcessBuilder, at_exit};
 
@@ -48,7 +49,8 @@ fn main() -> Result<(), Error> {
             "kill" => child.kill()?,
             _ => child.interrupt()?,
         }
-        child.wait()?;
+        // A shell makes what it starts in the background deaf to interrupts, and children inherit that.
+        child.wait_timeout(Duration::from_secs(10))?;
         println!("{name}: {:?}", child.exit_code());
         assert_eq!(child.exit_code(), Some(-signal));
     }

@@ -212,7 +212,8 @@ impl<R> Process<R> {
         self.child.signal(Signal::KILL)
     }
 
-    /// Interrupts it, by `SIGINT`, as Ctrl-C does. Does not wait; no effect on a process that has ended.
+    /// Interrupts it, by `SIGINT`, as Ctrl-C does. Does not wait; no effect on a process that has ended, or that ignores the
+    /// signal: what a shell starts in the background does, and its children inherit it.
     ///
     /// # Errors
     /// [`Error::Io`]: it has become another user's. [`Error::Forked`].

@@ -573,9 +573,17 @@ over(f"{lambda_fails} {'bootstrapping' in errors}")
     assert_eq!(said, "True True");
 }
 
+/// What a shell starts in the background is deaf to interrupts, and hands that on. This process and its children are not, from
+/// now on.
+fn hear_interrupts() {
+    // SAFETY: sets what a signal does; there is no handler.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+}
+
 /// Python: Ctrl-C ends the workers too, each with a trace, and whoever wants what they were at waits for ever.
 #[test]
 fn pain_23_ctrl_c_ends_a_program_with_its_workers_and_without_a_word() {
+    hear_interrupts();
     let pids = Queue::<u32>::bounded(8).unwrap();
     let program = |pids: Queue<u32>| {
         setsid().unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crosslane::{Error, Process, ProcessBuilder, Sender, active_children, at_exit, pipe, spawn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::support::{LIMIT, forever, is_running, state, until};
+use crate::support::{LIMIT, forever, hear_interrupts, is_running, state, until};
 
 /// Waits for its end, and gives its exit code as Python does.
 fn code<R>(mut child: Process<R>) -> i32 {
@@ -18,6 +18,7 @@ fn code<R>(mut child: Process<R>) -> i32 {
 
 #[test]
 fn exit_codes_are_pythons() {
+    hear_interrupts();
     assert_eq!(code(spawn(|()| (), ()).unwrap()), 0);
     assert_eq!(code(spawn(|()| -> () { panic!("an exit code of 1") }, ()).unwrap()), 1);
     assert_eq!(code(spawn(|n: i32| -> () { std::process::exit(n) }, 3).unwrap()), 3);
@@ -36,6 +37,7 @@ fn exit_codes_are_pythons() {
 
 #[test]
 fn a_child_that_a_signal_ends_runs_no_hooks() {
+    hear_interrupts();
     for end in [Process::kill, Process::terminate, Process::interrupt] {
         let hooked = |mut ready: Sender<()>| {
             at_exit(|| println!("a hook"));

@@ -15,6 +15,13 @@ pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// What a shell starts in the background is deaf to interrupts, and hands that on. This process and its children are not, from
+/// now on.
+pub(crate) fn hear_interrupts() {
+    // SAFETY: sets what a signal does; there is no handler.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+}
+
 /// The state letter of a process, as in `ps`; `None`: there is no such process.
 pub(crate) fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
