@@ -20,7 +20,7 @@ use crosslane::{Error, Event, Executor, Pool, ProcessBuilder, Queue, Task, Value
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, setsid};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::support::{LIMIT, forever, is_running, open_fds, until};
+use crate::support::{LIMIT, forever, hear_interrupts, is_running, open_fds, until};
 
 /// A process id that is safe to send a signal to.
 fn target(pid: u32) -> Pid {
@@ -571,13 +571,6 @@ over(f"{lambda_fails} {'bootstrapping' in errors}")
 "#,
     );
     assert_eq!(said, "True True");
-}
-
-/// What a shell starts in the background is deaf to interrupts, and hands that on. This process and its children are not, from
-/// now on.
-fn hear_interrupts() {
-    // SAFETY: sets what a signal does; there is no handler.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
 }
 
 /// Python: Ctrl-C ends the workers too, each with a trace, and whoever wants what they were at waits for ever.
