@@ -16,7 +16,7 @@ use crate::domain::{Domain, DomainError, Ground};
 use crate::header::{Header, HeaderError, TABLE_OFFSET};
 use crate::mapping::Mapping;
 use crate::options::Options;
-use crate::segment::{self, CreateError, Hold, OpenError, Segment};
+use crate::segment::{self, CreateError, Hold, OpenError, Pages, Segment};
 use crate::sys::call::OsError;
 use crate::sys::file;
 use crate::sys::gate::{self, Gated};
@@ -59,7 +59,9 @@ impl Segment {
         domain: &Domain,
         init: impl FnOnce(NonNull<u8>, usize) -> Result<(), CreateError>,
     ) -> Result<Self, CreateError> {
-        let (header, fd, map) = segment::reserve(Header::new(content, Some(domain.id())), options, file::memfd)?;
+        let pages = if options.sparse { Pages::Sparse } else { Pages::Reserved };
+        let header = Header::new(content, Some(domain.id()));
+        let (header, fd, map) = segment::reserve(header, options, pages, file::memfd)?;
         file::seal_size(fd.as_fd())?;
         segment::fill(&header, &map, init)?;
         Ok(Self::new(header, Arc::new(map), Hold::Member(domain.clone()), Arc::new(fd)))
@@ -195,7 +197,7 @@ fn replace_family(domain: Domain) -> (Domain, Option<Domain>) {
 }
 
 fn new_family() -> Result<Domain, CreateError> {
-    let (header, fd, map) = segment::reserve(Header::new(DOMAIN, None), &Options::new(), file::memfd)?;
+    let (header, fd, map) = segment::reserve(Header::new(DOMAIN, None), &Options::new(), Pages::Reserved, file::memfd)?;
     file::seal_size(fd.as_fd())?;
     segment::fill(&header, &map, segment::zeroed)?;
     Ok(join(fd, map, &header)?)

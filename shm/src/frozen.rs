@@ -126,7 +126,12 @@ impl<T: Plain> Frozen<T> {
             return Err(CreateError::Alignment { align: align_of::<T>() });
         }
         let content = content::<T>(elements.len() as u64, size_of_val(elements) as u64);
-        let (header, fd) = segment::reserve_file(Header::new(content, Some(NO_DOMAIN)), options, file::memfd)?;
+        let (header, fd) = segment::reserve_file(
+            Header::new(content, Some(NO_DOMAIN)),
+            options,
+            segment::Pages::Reserved,
+            file::memfd,
+        )?;
         // A `fork()` child that had the mapping would keep it from being sealed.
         let map = Mapping::not_inherited(fd.as_fd(), header.total_len_bytes, options.prefault)?;
         segment::fill(&header, &map, |memory, len| {

@@ -192,7 +192,8 @@ impl Segment {
             make_room(&path, options, deadline)?;
         }
         let make_file = || file::tmpfile(&options.directory, options.mode);
-        let (header, fd, map) = segment::reserve(Header::new(content, None), options, make_file)?;
+        let (header, fd, map) =
+            segment::reserve(Header::new(content, None), options, segment::Pages::Reserved, make_file)?;
         segment::fill(&header, &map, init)?;
         let key = file::stat(fd.as_fd())?.key;
         let (fd, map) = (Arc::new(fd), Arc::new(map));

@@ -4,7 +4,8 @@
 //! Create, the same for both kinds of memory ([`anonymous`](crate::anonymous), [`named`](crate::named)):
 //! 1. compare the size with the memory there is;
 //! 2. an empty file that nobody else can reach;
-//! 3. reserve every page, so that a shortage is an error value here and never a SIGBUS later;
+//! 3. reserve every page, so that a shortage is an error value here and never a SIGBUS later (not of a memfd that is to be
+//!    [sparse](crate::Options::sparse): there is no SIGBUS in one, as no file system bounds it);
 //! 4. map;
 //! 5. the object, then the header, its magic last;
 //! 6. hand it out: by fd, or by linking a name.
@@ -389,13 +390,21 @@ impl AsFd for Segment {
     }
 }
 
+/// Whether a new segment has all its pages from the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pages {
+    Reserved,
+    Sparse,
+}
+
 /// Steps 1, 3 and 4 of creation, around `make_file`, which is step 2.
 pub(crate) fn reserve(
     header: Option<Header>,
     options: &Options,
+    pages: Pages,
     make_file: impl FnOnce() -> Result<OwnedFd, OsError>,
 ) -> Result<(Header, OwnedFd, Mapping), CreateError> {
-    let (header, fd) = reserve_file(header, options, make_file)?;
+    let (header, fd) = reserve_file(header, options, pages, make_file)?;
     let map = Mapping::new(fd.as_fd(), header.total_len_bytes, false, options.prefault)?;
     Ok((header, fd, map))
 }
@@ -404,6 +413,7 @@ pub(crate) fn reserve(
 pub(crate) fn reserve_file(
     header: Option<Header>,
     options: &Options,
+    pages: Pages,
     make_file: impl FnOnce() -> Result<OwnedFd, OsError>,
 ) -> Result<(Header, OwnedFd), CreateError> {
     let wanted = header.as_ref().map_or(u64::MAX, |header| header.total_len_bytes);
@@ -411,7 +421,11 @@ pub(crate) fn reserve_file(
         .map_err(|Shortage { available }| CreateError::NotEnoughMemory { wanted, available })?;
     let header = header.ok_or(CreateError::NotEnoughMemory { wanted, available: u64::MAX })?;
     let fd = make_file()?;
-    file::reserve(fd.as_fd(), wanted).map_err(|error| no_space(error, wanted, fd.as_fd()))?;
+    let sized = match pages {
+        Pages::Reserved => file::reserve(fd.as_fd(), wanted),
+        Pages::Sparse => file::set_len(fd.as_fd(), wanted),
+    };
+    sized.map_err(|error| no_space(error, wanted, fd.as_fd()))?;
     Ok((header, fd))
 }
 

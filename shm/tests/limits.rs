@@ -55,6 +55,31 @@ fn the_callers_cap_is_kept() {
     assert_eq!(error, CreateError::NotEnoughMemory { wanted: 8192 + 256, available: 8192 });
 }
 
+#[test]
+fn a_sparse_segment_has_the_pages_that_were_written_and_is_refused_as_any_other() {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+
+    let pages_of = |segment: &Segment| {
+        let file = std::fs::File::from(segment.as_fd().try_clone_to_owned().unwrap());
+        file.metadata().unwrap().blocks() * 512 / 4096
+    };
+    let (len, sparse, dir) = (64 << 20, Options::new().sparse(true), Dir::new());
+    let segment = Segment::anonymous(len, &sparse).unwrap();
+    // The header's page, which may be a huge one.
+    let few = pages_of(&segment);
+    assert!(few <= 512, "{few}");
+    segment.copy_in(len - 8, b"to there").unwrap();
+    assert_eq!(pages_of(&segment), 2 * few);
+    let mut bytes = [0; 8];
+    segment.copy_out(len - 8, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"to there");
+    let error = Segment::anonymous(1 << 50, &sparse).unwrap_err();
+    assert!(matches!(error, CreateError::NotEnoughMemory { .. }), "{error}");
+    let named = Segment::create(&name("sparse"), 1 << 20, &dir.options().sparse(true)).unwrap();
+    assert!(pages_of(&named) >= 256, "elsewhere a shortage would be a SIGBUS");
+}
+
 /// Runs inside `unshare -Urm` with a tmpfs of 1 MiB.
 #[test]
 #[ignore = "run by a_full_file_system_is_an_error_value in a mount namespace of its own"]

@@ -122,6 +122,13 @@ pub(crate) fn reserve(fd: BorrowedFd<'_>, len_bytes: u64) -> Result<(), OsError>
     Ok(())
 }
 
+/// Makes the file `len_bytes` long without a page of it.
+pub(crate) fn set_len(fd: BorrowedFd<'_>, len_bytes: u64) -> Result<(), OsError> {
+    let len = libc::off_t::try_from(len_bytes).map_err(|_| OsError { call: "ftruncate", errno: libc::EFBIG })?;
+    // SAFETY: takes no memory.
+    check("ftruncate", unsafe { libc::ftruncate(fd.as_raw_fd(), len) }).map(drop)
+}
+
 /// Forbids every change of a memfd's size, for everybody and for ever.
 pub(crate) fn seal_size(fd: BorrowedFd<'_>) -> Result<(), OsError> {
     seal(fd, SIZE_SEALS)
