@@ -68,6 +68,8 @@ impl Crew {
         let len_bytes = (2 * u64::from(RING_BYTES) + 4096) * settings.workers as u64 + (16 << 10);
         let objects = u32::try_from(3 * settings.workers + 1).unwrap_or(u32::MAX);
         let options = Options::new().slab_bytes(u32::try_from(len_bytes).unwrap_or(u32::MAX)).slab_objects(objects);
+        // A small map touches few pages of its rings, and to have them all made and given back would cost as much as it does.
+        let options = options.sparse(true);
         let slab = Slab::anonymous(&options)?;
         let bell = Placed::new(Shared::in_slab(&slab, EventWord::new())?);
         let env = bell.segment().env().ok_or(Error::Open(crate::OpenError::ReadOnly))?;
