@@ -93,6 +93,7 @@ pub struct PoolBuilder<S = ()> {
     items_per_worker: Option<u64>,
     idle_timeout: Option<Duration>,
     retries: u32,
+    chunk_size: Option<usize>,
     name: String,
     max_result_bytes: u32,
     initializer: Option<Result<(Call, wire::Parcel)>>,
@@ -106,6 +107,7 @@ impl PoolBuilder<()> {
             items_per_worker: None,
             idle_timeout: None,
             retries: 0,
+            chunk_size: None,
             name: "worker".to_owned(),
             max_result_bytes: lane::FAILED - 1,
             initializer: None,
@@ -117,12 +119,13 @@ impl PoolBuilder<()> {
     /// [`map_state`](Pool::map_state) and [`submit_state`](Pool::submit_state).
     pub fn initializer<C: Portable, S: 'static>(self, function: fn(C) -> S, config: C) -> PoolBuilder<S> {
         let packed = Call::to_state(function).and_then(|call| Ok((call, wire::pack_for_several(&config)?)));
-        let Self { workers, items_per_worker, idle_timeout, retries, name, max_result_bytes, .. } = self;
+        let Self { workers, items_per_worker, idle_timeout, retries, chunk_size, name, max_result_bytes, .. } = self;
         PoolBuilder {
             workers,
             items_per_worker,
             idle_timeout,
             retries,
+            chunk_size,
             name,
             max_result_bytes,
             initializer: Some(packed),
@@ -157,6 +160,13 @@ impl<S> PoolBuilder<S> {
         self
     }
 
+    /// How many items go to a worker together, in maps that do not say it themselves by
+    /// [`Job::chunk_size`]; 0 counts as 1.
+    pub fn chunk_size(mut self, items: usize) -> Self {
+        self.chunk_size = Some(items.max(1));
+        self
+    }
+
     /// The workers are called `{name}-0`, `{name}-1` and so on; `worker` if this is not called.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -185,12 +195,13 @@ impl<S> PoolBuilder<S> {
             return Err(Error::BadPool { what: "items for each worker", found: 0, least: 1, most: u64::MAX });
         }
         let initializer = self.initializer.transpose()?;
-        let Self { idle_timeout, retries, name, max_result_bytes, .. } = self;
+        let Self { idle_timeout, retries, chunk_size, name, max_result_bytes, .. } = self;
         let crew = Crew::new(Settings {
             workers,
             items_per_worker,
             idle_timeout,
             retries,
+            chunk_size,
             name,
             initializer,
             max_result_bytes,

@@ -45,6 +45,8 @@ pub(super) struct Settings {
     pub(super) items_per_worker: u64,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) retries: u32,
+    /// Items of a piece, of a map that does not say it.
+    pub(super) chunk_size: Option<usize>,
     pub(super) name: String,
     pub(super) initializer: Option<(Call, Parcel)>,
     pub(super) max_result_bytes: u32,
@@ -187,6 +189,10 @@ impl Crew {
 
     pub(super) fn retries(&self) -> u32 {
         self.settings.retries
+    }
+
+    pub(super) fn chunk_size(&self) -> Option<usize> {
+        self.settings.chunk_size
     }
 
     /// The most items that a worker may be given at once.

@@ -63,8 +63,9 @@ pub struct JobWith<'p, C, S = ()> {
 
 macro_rules! plans {
     () => {
-        /// So many items go to a worker together, and come back together; 0 counts as 1. If nobody says, a map makes four
-        /// pieces for each worker, or pieces of 64 KiB, whichever are smaller; `imap` gives items singly.
+        /// So many items go to a worker together, and come back together; 0 counts as 1. If neither this says it nor
+        /// [`PoolBuilder::chunk_size`](crate::PoolBuilder::chunk_size), a map makes four pieces for each worker, or pieces of
+        /// 64 KiB, whichever are smaller; `imap` gives items singly.
         pub fn chunk_size(mut self, items: usize) -> Self {
             self.plan.chunk_size = Some(items.max(1));
             self
@@ -252,7 +253,7 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
 
 impl Plan<'_> {
     fn new(crew: &Crew) -> Self {
-        Self { chunk_size: None, window: None, timeout: None, retries: crew.retries(), progress: None }
+        Self { chunk_size: crew.chunk_size(), window: None, timeout: None, retries: crew.retries(), progress: None }
     }
 }
 

@@ -289,6 +289,15 @@ fn progress_is_told_until_all_is_done() {
 }
 
 #[test]
+fn a_pool_may_say_how_long_the_pieces_of_its_maps_are() {
+    let pool = Pool::builder().workers(2).chunk_size(10).build().unwrap();
+    let (mut told, mut told_otherwise) = (Vec::new(), Vec::new());
+    pool.job().progress(|done| told.push(done)).map(fib, 0..20).unwrap();
+    pool.job().chunk_size(20).progress(|done| told_otherwise.push(done)).map(fib, 0..20).unwrap();
+    assert_eq!((told, told_otherwise), (vec![10, 20], vec![20]));
+}
+
+#[test]
 fn shutdown_may_cancel_what_has_not_begun() {
     let pool = Pool::new(1).unwrap();
     let tasks: Vec<_> =
