@@ -135,7 +135,7 @@ impl PoolBuilder<()> {
 }
 
 impl<S> PoolBuilder<S> {
-    /// So many workers, 1 to 1,000; [`cpu_count`](crate::cpu_count) if this is not called.
+    /// So many workers, 1 to 1,000; [`cpu_count`](crate::cpu_count), at most 1,000, if this is not called.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -186,7 +186,7 @@ impl<S> PoolBuilder<S> {
     /// [`Error::BadPool`] for no workers, more than 1,000, or none of items for each; [`Error::Encode`] and
     /// [`Error::NotPortable`] for the initializer; else as [`ProcessBuilder::spawn`](crate::ProcessBuilder::spawn).
     pub fn build(self) -> Result<Pool<S>> {
-        let workers = self.workers.unwrap_or_else(cpu_count);
+        let workers = self.workers.unwrap_or_else(|| cpu_count().min(MAX_WORKERS));
         if !(1..=MAX_WORKERS).contains(&workers) {
             return Err(Error::BadPool { what: "workers", found: workers as u64, least: 1, most: MAX_WORKERS as u64 });
         }
@@ -220,6 +220,24 @@ impl Pool {
     /// As [`PoolBuilder::build`].
     pub fn new(workers: usize) -> Result<Self> {
         Self::builder().workers(workers).build()
+    }
+
+    /// A pool of as many workers as there are CPUs for this process: [`cpu_count`](crate::cpu_count), at most 1,000.
+    ///
+    /// Not that of the trait [`Default`], which has no way to say that processes cannot be started.
+    ///
+    /// # Errors
+    /// As [`PoolBuilder::build`].
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = crosslane::Pool::default()?;
+    /// assert_eq!(pool.size(), crosslane::cpu_count());
+    /// # Ok::<(), crosslane::Error>(())
+    /// ```
+    #[expect(clippy::should_implement_trait, reason = "the trait's cannot fail, and starting processes can")]
+    pub fn default() -> Result<Self> {
+        Self::builder().build()
     }
 
     /// Says how the pool is to be.

@@ -25,8 +25,10 @@ fn busy() -> (Pool, Event, crosslane::Task<()>) {
 
 #[test]
 fn a_pool_has_a_worker_for_each_cpu_unless_told_otherwise() {
-    let pool = Pool::builder().build().unwrap();
-    assert_eq!((pool.size(), pool.worker_pids().len()), (cpu_count(), cpu_count()));
+    let executor = Executor::default().unwrap();
+    for pool in [Pool::builder().build().unwrap(), Pool::default().unwrap(), executor] {
+        assert_eq!((pool.size(), pool.worker_pids().len()), (cpu_count(), cpu_count()));
+    }
 }
 
 #[test]
