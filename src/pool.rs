@@ -8,7 +8,7 @@
 //! | several tasks | `completion.rs` |
 //! | where callbacks run | `callbacks.rs` |
 //! | the pool's side: who sweeps, who waits, what begins and ends | `crew.rs`, `keeper.rs` |
-//! | what is pending, and who has what | `ledger.rs`, `piece.rs`, `post.rs` |
+//! | what is pending, and who has what | `ledger.rs`, `pending.rs`, `piece.rs`, `post.rs` |
 //! | the rings between pool and worker, and the descriptors beside them | `lane.rs`, `companion.rs` |
 //! | the worker's side | `worker.rs`, `interrupts.rs` |
 //! | functions and trampolines | `call.rs` |
@@ -33,6 +33,7 @@ mod job;
 mod keeper;
 mod lane;
 mod ledger;
+mod pending;
 mod piece;
 mod post;
 mod task;
@@ -300,8 +301,8 @@ impl<S: 'static> Pool<S> {
         parcel.bytes = bytes;
         let slot = Slot::new();
         let sink: Arc<dyn Sink> = Arc::clone(&slot) as _;
-        self.crew.submit(Piece { lane, ..Piece::new(job, sink, 0, 1, parcel) })?;
-        Ok(Task::new(Arc::clone(&self.crew), slot, type_name::<A>()))
+        let ticket = self.crew.submit(Piece { lane, ..Piece::new(job, sink, 0, 1, parcel) })?;
+        Ok(Task::new(Arc::clone(&self.crew), slot, ticket, type_name::<A>()))
     }
 
     /// Runs `function(argument)` once in each worker, and waits for the results, in the workers' order.

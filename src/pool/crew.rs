@@ -5,7 +5,7 @@
 //! and gives the workers more to do. A thread of the pool's own sweeps only while nobody waits; another, the keeper
 //! (`keeper.rs`), sleeps until a worker ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use super::callbacks::Callbacks;
 use super::keeper::Keeper;
 use super::lane::{self, Companion, Ends, RING_BYTES};
 use super::ledger::{Backoff, Ledger, Phase, Sweeper};
+use super::pending::Pending;
 use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink, deliver};
 use super::post::{End, Lane, Post, drain};
 use super::worker::{self, Definition, Initializer, Setup};
@@ -78,7 +79,7 @@ impl Crew {
         let lanes = (0..settings.workers).map(|_| Lane::new(&slab)).collect::<Result<_>>()?;
         let ledger = Ledger {
             lanes,
-            pending: VecDeque::new(),
+            pending: Pending::default(),
             waiting: 0,
             driving: 0,
             sweeps: 0,
@@ -208,8 +209,8 @@ impl Crew {
         self.lock().lanes.iter().filter_map(|lane| Some(lane.post.as_ref()?.process.id())).collect()
     }
 
-    /// Takes a piece of work on, and gives it to a worker if one has room.
-    pub(super) fn submit(self: &Arc<Self>, piece: Piece) -> Result<()> {
+    /// Takes a piece of work on, and gives it to a worker if one has room; returns its ticket.
+    pub(super) fn submit(self: &Arc<Self>, piece: Piece) -> Result<u64> {
         let mut deliveries = Vec::new();
         let mut ledger = self.lock();
         match &ledger.phase {
@@ -224,7 +225,7 @@ impl Crew {
             ledger.has_sweeper = true;
         }
         let has_limit = piece.job.timeout.is_some();
-        ledger.pending.push_back(piece);
+        let ticket = ledger.pending.submit(piece);
         ledger.feed(&mut deliveries);
         let is_for_keeper = has_limit || ledger.lanes.iter().any(|lane| lane.post.is_none());
         let rouses_sweeper = ledger.rouses_sweeper();
@@ -236,7 +237,7 @@ impl Crew {
             self.keeper.wake();
         }
         self.deliver(deliveries);
-        Ok(())
+        Ok(ticket)
     }
 
     /// Hands replies over, and wakes who may sleep for one of them. No lock may be held.
@@ -373,11 +374,11 @@ impl Crew {
         }
     }
 
-    /// Takes `sink`'s pieces back that have not begun; returns how many.
-    pub(super) fn take_back(&self, sink: &Arc<dyn Sink>) -> usize {
+    /// Takes the pieces of `sink`, whose tickets these are, back that have not begun; returns how many.
+    pub(super) fn take_back(&self, sink: &Arc<dyn Sink>, tickets: &[u64]) -> usize {
         let mut deliveries = Vec::new();
         let mut ledger = self.lock();
-        let taken = ledger.take_back(|piece| Arc::ptr_eq(&piece.sink, sink));
+        let taken = ledger.take_back(sink, tickets);
         let count = taken.len();
         for piece in taken {
             piece.end(Reply::Lost(Cause::Cancelled), &mut deliveries);
@@ -392,7 +393,7 @@ impl Crew {
     pub(super) fn take_all_back(&self) {
         let mut deliveries = Vec::new();
         let mut ledger = self.lock();
-        let taken = ledger.take_back(|_| true);
+        let taken = ledger.take_all_back();
         drop(ledger);
         for piece in taken {
             piece.end(Reply::Lost(Cause::Cancelled), &mut deliveries);
@@ -411,11 +412,11 @@ impl Crew {
         is_running
     }
 
-    /// Takes `sink`'s piece back, or ends the worker that is at it; returns whether one of both was so.
-    pub(super) fn kill(&self, sink: &Arc<dyn Sink>) -> Result<bool> {
+    /// Takes `sink`'s one piece back, or ends the worker that is at it; returns whether one of both was so.
+    pub(super) fn kill(&self, sink: &Arc<dyn Sink>, ticket: u64) -> Result<bool> {
         let mut deliveries = Vec::new();
         let mut ledger = self.lock();
-        let taken = ledger.take_back(|piece| Arc::ptr_eq(&piece.sink, sink));
+        let taken = ledger.take_back(sink, &[ticket]);
         ledger.take_answers(&mut deliveries);
         let is_ended = match ledger.running(sink) {
             _ if !taken.is_empty() => Ok(true),

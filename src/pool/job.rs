@@ -331,8 +331,8 @@ struct Stream<'p, I, R> {
     received: usize,
     /// Items of the pieces that came before their turn: they count as on their way.
     held: usize,
-    /// The pieces that are on their way, by index.
-    under_way: BTreeMap<usize, Size>,
+    /// The pieces that are on their way, by index, with the tickets of those that were sent.
+    under_way: BTreeMap<usize, (Size, Option<u64>)>,
     /// All of them.
     load: Size,
     /// Why no more pieces are made, if not for the end of the items.
@@ -454,19 +454,19 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
             let size = Size { items: count as usize, bytes: bytes.len() };
             parcel.bytes = bytes;
             let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
-            self.crew.submit(Piece::new(&self.job, sink, self.made, count, parcel))?;
-            self.note_made(size);
+            let ticket = self.crew.submit(Piece::new(&self.job, sink, self.made, count, parcel))?;
+            self.note_made(size, Some(ticket));
         }
         if let Some(error) = refused {
             // It stands where the item would, like the outcome of a piece.
             self.basket.done(self.made, Reply::Refused(error));
-            self.note_made(Size { items: 1, bytes: 0 });
+            self.note_made(Size { items: 1, bytes: 0 }, None);
         }
         Ok(())
     }
 
-    fn note_made(&mut self, size: Size) {
-        self.under_way.insert(self.made, size);
+    fn note_made(&mut self, size: Size, ticket: Option<u64>) {
+        self.under_way.insert(self.made, (size, ticket));
         self.load.items += size.items;
         self.load.bytes += size.bytes;
         self.made += 1;
@@ -491,7 +491,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         }
         let Some((index, reply)) = self.basket.pop() else { return Poll::Ready(None) };
         self.received += 1;
-        let Size { items, bytes } = self.under_way.remove(&index).unwrap_or_default();
+        let (Size { items, bytes }, _) = self.under_way.remove(&index).unwrap_or_default();
         self.load.items -= items;
         self.load.bytes -= bytes;
         self.done += items;
@@ -547,7 +547,8 @@ impl<I, R> Drop for Stream<'_, I, R> {
             // ORDERING: Relaxed. A hint: see `is_cancelled`.
             self.basket.is_cancelled.store(true, Ordering::Relaxed);
             let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
-            self.crew.take_back(&sink);
+            let tickets: Vec<_> = self.under_way.values().filter_map(|(_, ticket)| *ticket).collect();
+            self.crew.take_back(&sink, &tickets);
         }
         self.crew.forget(&self.job);
     }

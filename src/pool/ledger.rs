@@ -1,12 +1,13 @@
 //! What is pending and who has what: all that the pool's mutex guards.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::call::Key;
 use super::lane::{self, Words};
+use super::pending::Pending;
 use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink};
 use super::post::{Flying, Lane, Post};
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ const TICK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Ledger {
     pub(super) lanes: Vec<Lane>,
-    pub(super) pending: VecDeque<Piece>,
+    pub(super) pending: Pending,
     /// Threads inside `wait_until`.
     pub(super) waiting: usize,
     /// Threads that sweep or sleep until there is something to sweep: those, and the pool's own.
@@ -137,7 +138,7 @@ impl Ledger {
     }
 
     fn give_out(&mut self, deliveries: &mut Deliveries) {
-        let needed = self.pending.front().map_or(1, |piece| u64::from(piece.items));
+        let needed = self.pending.first().map_or(1, |piece| u64::from(piece.items));
         for lane in &mut self.lanes {
             if lane.post.as_ref().is_some_and(|post| post.items_left < needed && post.flying.is_empty()) {
                 lane.let_go();
@@ -147,8 +148,8 @@ impl Ledger {
             if self.pending.is_empty() && !self.level() {
                 return;
             }
-            let Some((at, index)) = self.next_match() else { return };
-            let (Some(piece), lane) = (self.pending.remove(at), &mut self.lanes[index]) else { return };
+            let Some((ticket, index)) = self.next_match() else { return };
+            let (Some(piece), lane) = (self.pending.take(ticket), &mut self.lanes[index]) else { return };
             if piece.sink.is_cancelled() {
                 piece.end(Reply::Lost(Cause::Cancelled), deliveries);
             } else {
@@ -157,36 +158,41 @@ impl Ledger {
         }
     }
 
-    /// The next pending piece that a lane has room for, and that lane: the one with the least to do, or the one that the
-    /// piece is for.
-    fn next_match(&self) -> Option<(usize, usize)> {
+    /// The ticket of the next pending piece that a lane has room for, and that lane: the one with the least to do, or the
+    /// one that the piece is for.
+    fn next_match(&self) -> Option<(u64, usize)> {
         if !self.lanes.iter().any(|lane| lane.has_room(1)) {
             return None;
         }
-        for (at, piece) in self.pending.iter().enumerate() {
+        for piece in self.pending.iter() {
             let Some(lane) = piece.lane else {
                 let rooms = self.lanes.iter().enumerate().filter(|(_, lane)| lane.has_room(piece.items));
-                return rooms.min_by_key(|(_, lane)| lane.flying()).map(|(lane, _)| (at, lane));
+                return rooms.min_by_key(|(_, lane)| lane.flying()).map(|(lane, _)| (piece.ticket, lane));
             };
             if self.lanes.get(lane)?.has_room(piece.items) {
-                return Some((at, lane));
+                return Some((piece.ticket, lane));
             }
         }
         None
     }
 
-    /// Takes a piece back from the busiest lane if another one has nothing to do; returns whether one was.
+    /// If a lane has nothing to do, takes the piece back that was submitted first, of those that another one has not begun;
+    /// returns whether there was one.
     pub(super) fn level(&mut self) -> bool {
         let idle = self.lanes.iter().filter(|lane| lane.has_room(1) && lane.flying() == 0);
         let Some(room) = idle.map(Lane::room).max() else { return false };
-        let movable = |lane: &Lane| lane.movable(room).map(|(at, _)| at).collect::<Vec<_>>();
-        let Some(lane) = self.lanes.iter_mut().max_by_key(|lane| lane.movable(room).count()) else { return false };
-        let places = movable(lane);
-        let Some(post) = &mut lane.post else { return false };
-        let piece = places.into_iter().rev().find_map(|at| post.take_one_back(at, &lane.words));
-        let is_moved = piece.is_some();
-        self.pending.extend(piece);
-        is_moved
+        loop {
+            let lanes = self.lanes.iter().enumerate();
+            let movable =
+                lanes.flat_map(|(index, lane)| lane.movable(room).map(move |(at, piece)| (piece.ticket, index, at)));
+            let Some((_, index, at)) = movable.min() else { return false };
+            let lane = &mut self.lanes[index];
+            // If its worker is faster, it is movable no more.
+            if let Some(piece) = lane.post.as_mut().and_then(|post| post.take_one_back(at, &lane.words)) {
+                self.pending.put_back(piece);
+                return true;
+            }
+        }
     }
 
     /// Whether there is more to do than there are workers.
@@ -196,11 +202,20 @@ impl Ledger {
         !self.pending.is_empty() || flying > workers
     }
 
-    /// Takes the pieces back that have not begun, of those that are wanted.
-    pub(super) fn take_back(&mut self, is_wanted: impl Fn(&Piece) -> bool) -> Vec<Piece> {
-        let (mut taken, kept): (Vec<_>, Vec<_>) = self.pending.drain(..).partition(&is_wanted);
-        self.pending = kept.into();
-        taken.extend(self.lanes.iter_mut().flat_map(|lane| lane.take_back(&is_wanted)));
+    /// Takes the pieces back that have not begun, of those of `sink`, whose tickets these are.
+    pub(super) fn take_back(&mut self, sink: &Arc<dyn Sink>, tickets: &[u64]) -> Vec<Piece> {
+        let mut taken: Vec<_> = tickets.iter().filter_map(|&ticket| self.pending.take(ticket)).collect();
+        if taken.len() < tickets.len() {
+            let is_its = |piece: &Piece| Arc::ptr_eq(&piece.sink, sink);
+            taken.extend(self.lanes.iter_mut().flat_map(|lane| lane.take_back(is_its)));
+        }
+        taken
+    }
+
+    /// Takes all pieces back that have not begun.
+    pub(super) fn take_all_back(&mut self) -> Vec<Piece> {
+        let mut taken: Vec<_> = self.pending.take_all().collect();
+        taken.extend(self.lanes.iter_mut().flat_map(|lane| lane.take_back(|_| true)));
         taken
     }
 
@@ -225,30 +240,26 @@ impl Ledger {
         let lane = &mut self.lanes[index];
         let untouched = lane.take_back(|_| true);
         let is_ended = lane.post.as_mut().map_or(Ok(false), |post| post.end_at(at, cause));
-        untouched.into_iter().rev().for_each(|piece| self.pending.push_front(piece));
+        untouched.into_iter().for_each(|piece| self.pending.put_back(piece));
         is_ended
     }
 
     /// What a worker that has ended had not answered: what it had not begun goes to others, and what it had is lost, or
     /// tried again.
     pub(super) fn give_back(&mut self, words: &Words, post: Post, cause_of_death: &Cause, deliveries: &mut Deliveries) {
-        let mut again = Vec::new();
         for Flying { slot, piece, cause, .. } in post.flying {
             let Some(mut piece) = piece else { continue };
             if lane::advance(&words[usize::from(slot)], lane::TAKEN_BACK) {
-                again.push(piece);
+                self.pending.put_back(piece);
             } else if let Some(cause) = cause {
                 piece.end(Reply::Lost(cause), deliveries);
             } else if piece.retries > 0 && piece.in_transit.is_empty() {
                 piece.retries -= 1;
-                again.push(piece);
+                self.pending.put_back(piece);
             } else {
                 std::mem::take(&mut piece.in_transit).lost();
                 piece.end(Reply::Lost(cause_of_death.clone()), deliveries);
             }
-        }
-        for piece in again.into_iter().rev() {
-            self.pending.push_front(piece);
         }
     }
 
@@ -261,11 +272,9 @@ impl Ledger {
         if self.lanes.iter().all(|lane| lane.post.is_none()) {
             return self.end(Some(cause), deliveries);
         }
-        let (lanes, pending) = (&self.lanes, std::mem::take(&mut self.pending));
-        let is_hopeless = |piece: &Piece| piece.lane.is_some_and(|lane| lanes[lane].post.is_none());
-        let (hopeless, kept): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_hopeless);
-        self.pending = kept.into();
-        for piece in hopeless {
+        let is_hopeless = |piece: &&Piece| piece.lane.is_some_and(|lane| self.lanes[lane].post.is_none());
+        let hopeless: Vec<_> = self.pending.iter().filter(is_hopeless).map(|piece| piece.ticket).collect();
+        for piece in hopeless.into_iter().filter_map(|ticket| self.pending.take(ticket)) {
             piece.end(Reply::Lost(Cause::Unfit(Arc::clone(&cause))), deliveries);
         }
         Vec::new()
@@ -278,7 +287,7 @@ impl Ledger {
         }
         let reason = cause.as_ref().map_or(Cause::Cancelled, |cause| Cause::Unfit(Arc::clone(cause)));
         self.phase = Phase::Over(cause);
-        for piece in self.pending.drain(..) {
+        for piece in self.pending.take_all() {
             piece.end(Reply::Lost(reason.clone()), deliveries);
         }
         let mut posts = Vec::new();
@@ -316,7 +325,7 @@ impl Ledger {
             // One that answers in this moment is not late; one that has just ended is reaped all the same.
             let _ = self.end_worker(place, Cause::TimedOut);
         }
-        next.or_else(|| self.pending.iter().any(|piece| piece.job.timeout.is_some()).then_some(TICK))
+        next.or_else(|| self.pending.has_limited().then_some(TICK))
     }
 
     /// Lets go the workers that have had nothing to do for so long; returns when to look again.

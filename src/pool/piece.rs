@@ -25,6 +25,8 @@ pub(super) struct Job {
 pub(super) struct Piece {
     pub(super) job: Arc<Job>,
     pub(super) sink: Arc<dyn Sink>,
+    /// Its place in the order in which pieces were submitted.
+    pub(super) ticket: u64,
     /// Which of its sink's pieces it is.
     pub(super) index: usize,
     pub(super) items: u32,
@@ -83,7 +85,7 @@ pub(super) type Deliveries = Vec<(Arc<dyn Sink>, usize, Reply)>;
 impl Piece {
     pub(super) fn new(job: &Arc<Job>, sink: Arc<dyn Sink>, index: usize, items: u32, parcel: Parcel) -> Self {
         let (job, retries) = (Arc::clone(job), job.retries);
-        Self { job, sink, index, items, lane: None, parcel, retries, in_transit: InTransit::default() }
+        Self { job, sink, ticket: 0, index, items, lane: None, parcel, retries, in_transit: InTransit::default() }
     }
 
     pub(super) fn end(self, reply: Reply, deliveries: &mut Deliveries) {

@@ -140,23 +140,24 @@ impl Lane {
         taken
     }
 
-    /// The pieces, with their places, that another worker might be given instead, of at most so many items. The first one
-    /// the worker is about to begin; if it does not, it is stopped.
-    pub(super) fn movable(&self, most: u64) -> impl Iterator<Item = (usize, &Flying)> {
-        let is_free = move |piece: &Piece| piece.lane.is_none() && u64::from(piece.items) <= most;
+    /// The pieces, with their places, that the worker has not begun and another might be given instead, of at most so many
+    /// items. The first one it is about to begin; if it does not, it is stopped.
+    pub(super) fn movable(&self, most: u64) -> impl Iterator<Item = (usize, &Piece)> {
+        let is_free = move |piece: &&Piece| piece.lane.is_none() && u64::from(piece.items) <= most;
         self.post.iter().flat_map(move |post| {
             let skipped = usize::from(post.is_ready && !self.is_stuck(post));
-            let flying = post.flying.iter().enumerate().skip(skipped);
-            flying.filter(move |(_, flying)| flying.piece.as_ref().is_some_and(is_free))
+            let flying = post.flying.iter().enumerate().skip(skipped).filter(|(_, flying)| self.is_queued(flying));
+            flying.filter_map(move |(at, flying)| Some((at, flying.piece.as_ref().filter(is_free)?)))
         })
     }
 
     fn is_stuck(&self, post: &Post) -> bool {
-        post.flying.front().is_some_and(|first| {
-            // ORDERING: Relaxed. See `lane.rs`.
-            let is_queued = self.words[usize::from(first.slot)].load(Ordering::Relaxed) == lane::QUEUED;
-            is_queued && post.turned.elapsed() >= STUCK
-        })
+        post.flying.front().is_some_and(|first| self.is_queued(first) && post.turned.elapsed() >= STUCK)
+    }
+
+    fn is_queued(&self, flying: &Flying) -> bool {
+        // ORDERING: Relaxed. See `lane.rs`.
+        self.words[usize::from(flying.slot)].load(Ordering::Relaxed) == lane::QUEUED
     }
 
     /// Tells the worker that a job has ended.

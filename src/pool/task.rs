@@ -26,6 +26,8 @@ use crate::wire::{self, Portable};
 pub struct Task<R> {
     crew: Arc<Crew>,
     slot: Arc<Slot>,
+    /// Of its piece.
+    ticket: u64,
     argument: &'static str,
     result: PhantomData<fn() -> R>,
 }
@@ -128,8 +130,8 @@ impl fmt::Debug for Stage {
 }
 
 impl<R> Task<R> {
-    pub(super) fn new(crew: Arc<Crew>, slot: Arc<Slot>, argument: &'static str) -> Self {
-        Self { crew, slot, argument, result: PhantomData }
+    pub(super) fn new(crew: Arc<Crew>, slot: Arc<Slot>, ticket: u64, argument: &'static str) -> Self {
+        Self { crew, slot, ticket, argument, result: PhantomData }
     }
 
     pub(super) fn crew(&self) -> &Arc<Crew> {
@@ -173,7 +175,7 @@ impl<R> Task<R> {
     ///
     /// Does not block. A call that is running goes on: [`kill`](Self::kill) ends it.
     pub fn cancel(&self) -> bool {
-        self.crew.take_back(&self.sink()) > 0
+        !self.slot.is_done() && self.crew.take_back(&self.sink(), &[self.ticket]) > 0
     }
 
     /// Takes the call back, or ends the worker that is at it (SIGKILL), which is replaced; returns whether that was so. Its
@@ -182,7 +184,7 @@ impl<R> Task<R> {
     /// # Errors
     /// [`Error::Io`] if the worker could not be signalled.
     pub fn kill(&self) -> Result<bool> {
-        self.crew.kill(&self.sink())
+        if self.slot.is_done() { Ok(false) } else { self.crew.kill(&self.sink(), self.ticket) }
     }
 }
 

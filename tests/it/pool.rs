@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use crosslane::{Error, Pool, WaitFor, as_completed, wait_tasks};
+use crosslane::{Error, Event, Pool, Queue, Task, WaitFor, as_completed, wait_tasks};
 
 /// How long what should come may take.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -183,6 +183,26 @@ fn a_piece_that_takes_too_long_fails_and_no_other() {
         .unwrap();
     assert!(matches!(results[1], Err(Error::TimedOut)), "{results:?}");
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3);
+}
+
+#[test]
+fn who_has_nothing_to_do_takes_the_earliest_call_that_another_has_not_begun() {
+    let pool = Pool::new(2).unwrap();
+    let go_on = [(); 2].map(|()| Event::new().unwrap());
+    let busy = go_on.each_ref().map(|go_on| pool.submit(|go_on: Event| go_on.wait(), go_on.clone()).unwrap());
+    while !busy.iter().all(Task::is_running) {
+        std::thread::yield_now();
+    }
+    let begun = Queue::bounded(8).unwrap();
+    let begin = |(begun, n): (Queue<u32>, u32)| begun.put(n).unwrap();
+    let tasks: Vec<_> = (0..8).map(|n| pool.submit(begin, (begun.clone(), n)).unwrap()).collect();
+    // Each worker was given every other one. This one runs its own first.
+    go_on[0].set();
+    let order: [u32; 8] = std::array::from_fn(|_| begun.get_timeout(WATCHDOG).unwrap());
+    let (its_own, taken) = order.split_at(4);
+    assert!(its_own.is_sorted() && taken.is_sorted(), "{order:?}");
+    go_on[1].set();
+    tasks.into_iter().chain(busy).for_each(|task| task.result().unwrap());
 }
 
 #[test]

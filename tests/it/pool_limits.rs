@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crosslane::{Error, Event, Pool, spawn};
+use crosslane::{Error, Event, Pool, Task, spawn};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, getpid, getrlimit, kill_process, pidfd_getfd,
     pidfd_open, setrlimit,
 };
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use rustix::time::{ClockId, clock_gettime};
 
 /// How long a process of these tests may take.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -108,6 +109,33 @@ fn a_result_that_is_too_long_fails_its_call_alone() {
         }
     }
     assert!(matches!(pool.apply(|len: usize| vec![0_u8; len], 2000), Err(Error::TooLarge { .. })));
+}
+
+/// The CPU time of this thread for each of so many tasks, none of which has begun, to be cancelled.
+fn cancelling(count: usize) -> Duration {
+    let pool = Pool::new(2).unwrap();
+    let go_on = Event::new().unwrap();
+    let busy = [(); 2].map(|()| pool.submit(|go_on: Event| go_on.wait(), go_on.clone()).unwrap());
+    while !busy.iter().all(Task::is_running) {
+        std::thread::yield_now();
+    }
+    let tasks: Vec<_> = (0..count).map(|n| pool.submit(|n: usize| n, n).unwrap()).collect();
+    let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    let begun = now();
+    // In a scattered order, each once.
+    assert!((0..count).all(|n| tasks[n * 7919 % count].cancel()));
+    let taken = now() - begun;
+    assert!(tasks.into_iter().all(|task| matches!(task.result(), Err(Error::Cancelled))));
+    go_on.set();
+    busy.into_iter().for_each(|task| task.result().unwrap());
+    taken / u32::try_from(count).unwrap()
+}
+
+#[test]
+fn to_cancel_one_task_costs_the_same_whatever_their_number() {
+    let best = |count| (0..3).map(|_| cancelling(count)).min().unwrap();
+    let (few, many) = (best(500), best(16_000));
+    assert!(many < 5 * few, "{few:?} and {many:?}");
 }
 
 fn signal(pid: u32, signal: Signal) {
