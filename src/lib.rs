@@ -27,8 +27,8 @@ pub use lock::{LockError, MutexGuard};
 pub use owned::{ArrayPart, OwnedArray, UnsplitError};
 pub use pipe::{Connection, Descriptor, Receiver, Sender, pipe, pipe_with_capacity};
 pub use pool::{
-    AsCompleted, Executor, Imap, ImapUnordered, Job, JobWith, Pool, PoolBuilder, Task, WaitFor, as_completed,
-    wait_tasks,
+    AsCompleted, Executor, Imap, ImapUnordered, Job, JobWith, JobWithState, Pool, PoolBuilder, Task, WaitFor,
+    as_completed, wait_tasks,
 };
 pub use process::{
     ActiveChild, CurrentProcess, ParentProcess, Process, ProcessBuilder, active_children, at_exit, cpu_count,

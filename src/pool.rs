@@ -48,7 +48,7 @@ use std::time::Duration;
 use crosslane_sync::Deadline;
 
 pub use self::completion::{AsCompleted, WaitFor, as_completed, wait_tasks};
-pub use self::job::{Imap, ImapUnordered, Job, JobWith};
+pub use self::job::{Imap, ImapUnordered, Job, JobWith, JobWithState};
 pub use self::task::Task;
 
 use self::call::{Call, Key};
@@ -294,15 +294,9 @@ impl<S: 'static> Pool<S> {
         argument: &A,
         lane: Option<usize>,
     ) -> Result<Task<R>> {
-        let mut bytes = vec![0; 4];
-        let (packed, mut parcel) = wire::pack_many(|packer| packer.append(argument, &mut bytes));
-        packed?;
-        job::write_len(&mut bytes, 0)?;
-        parcel.bytes = bytes;
         let slot = Slot::new();
-        let sink: Arc<dyn Sink> = Arc::clone(&slot) as _;
-        let ticket = self.crew.submit(Piece { lane, ..Piece::new(job, sink, 0, 1, parcel) })?;
-        Ok(Task::new(Arc::clone(&self.crew), slot, ticket, type_name::<A>()))
+        let piece = piece_of_one(job, argument, Arc::clone(&slot) as _)?;
+        Task::submit(&self.crew, Piece { lane, ..piece }, slot, type_name::<A>())
     }
 
     /// Runs `function(argument)` once in each worker, and waits for the results, in the workers' order.
@@ -373,17 +367,31 @@ impl<S: 'static> Pool<S> {
         self.job().imap_unordered(function, items)
     }
 
-    /// Says how a map is to be: chunk size, timeout, retries.
+    /// Says how a map or a call is to be: chunk size, window, timeout, retries, progress.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use crosslane::{Error, Pool};
+    ///
+    /// let pool = Pool::new(2)?;
+    /// let nap = |millis: u64| std::thread::sleep(Duration::from_millis(millis));
+    /// let naps = pool.job().chunk_size(1).timeout(Duration::from_millis(500)).map_all(nap, [1, 60_000, 1])?;
+    /// assert!(matches!(naps[..], [Ok(()), Err(Error::TimedOut), Ok(())]));
+    /// # Ok::<(), crosslane::Error>(())
+    /// ```
     pub fn job(&self) -> Job<'_, S> {
         Job::new(self)
     }
 
-    /// A map whose function is given `context` with each item: what a closure would capture. It is sent once to each worker.
+    /// A job whose function is given `context` with each item: what a closure would capture. It is sent once to each worker.
     ///
     /// # Examples
     /// ```
     /// let (pool, factor) = (crosslane::Pool::new(2)?, 3);
     /// assert_eq!(pool.with(factor).map(|factor, n: u64| factor * n, 0..3)?, [0, 3, 6]);
+    /// assert_eq!(pool.with(factor).starmap(|factor, a: u64, b: u64| factor * (a + b), [(1, 2)])?, [9]);
+    /// assert_eq!(pool.with(factor).submit(|factor, n: u64| factor * n, 5)?.result()?, 15);
     /// # Ok::<(), crosslane::Error>(())
     /// ```
     /// A capture is a compile error:
@@ -393,7 +401,24 @@ impl<S: 'static> Pool<S> {
     /// # Ok::<(), crosslane::Error>(())
     /// ```
     pub fn with<C: Portable>(&self, context: C) -> JobWith<'_, C, S> {
-        JobWith::new(self, context)
+        JobWith::new(self, &context)
+    }
+
+    /// A job whose function is given the worker's state with each item: what its [initializer](PoolBuilder::initializer) made.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::collections::HashMap;
+    /// use crosslane::Pool;
+    ///
+    /// let pool = Pool::builder().workers(2).initializer(|()| HashMap::<u64, u64>::new(), ()).build()?;
+    /// let square = |known: &mut HashMap<u64, u64>, n: u64| *known.entry(n).or_insert_with(|| n * n);
+    /// let squares = pool.with_state().imap(square, [3, 3, 4]).collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(squares, [9, 9, 16]);
+    /// # Ok::<(), crosslane::Error>(())
+    /// ```
+    pub fn with_state(&self) -> JobWithState<'_, S> {
+        JobWithState::new(self)
     }
 
     /// No more work is taken on. What there is is done.
@@ -452,6 +477,16 @@ impl<S: 'static> Pool<S> {
     pub fn worker_pids(&self) -> Vec<u32> {
         self.crew.pids()
     }
+}
+
+/// One item of a job.
+fn piece_of_one<A: Portable>(job: &Arc<piece::Job>, argument: &A, sink: Arc<dyn Sink>) -> Result<Piece> {
+    let mut bytes = vec![0; 4];
+    let (packed, mut parcel) = wire::pack_many(|packer| packer.append(argument, &mut bytes));
+    packed?;
+    job::write_len(&mut bytes, 0)?;
+    parcel.bytes = bytes;
+    Ok(Piece::new(job, sink, 0, 1, parcel))
 }
 
 impl<S> Drop for Pool<S> {

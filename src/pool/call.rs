@@ -47,6 +47,23 @@ pub(super) struct Context {
     pub(super) value: Option<Box<dyn Any>>,
 }
 
+impl Bench {
+    fn get<S: 'static>(&mut self) -> Result<&mut S> {
+        self.state.as_mut().and_then(|state| state.downcast_mut()).ok_or(Error::NotPortable)
+    }
+}
+
+impl Context {
+    fn get<C: Portable>(&mut self) -> Result<&C> {
+        if self.value.is_none() {
+            let value: C = wire::unpack(&self.bytes, mem::take(&mut self.fds))?;
+            self.value = Some(Box::new(value));
+            self.bytes = Vec::new();
+        }
+        self.value.as_ref().and_then(|value| value.downcast_ref()).ok_or(Error::NotPortable)
+    }
+}
+
 /// Where a result goes.
 pub(super) struct Out<'a, 'p> {
     pub(super) bytes: &'a mut Vec<u8>,
@@ -119,13 +136,25 @@ impl<C: Portable, A: Portable, R: Portable> Shape for OfContext<C, A, R> {
     type Item = A;
 
     fn run(function: fn(&C, A) -> R, _: &mut Bench, context: &mut Context, item: A, out: Out<'_, '_>) -> Result<()> {
-        if context.value.is_none() {
-            let value: C = wire::unpack(&context.bytes, mem::take(&mut context.fds))?;
-            context.value = Some(Box::new(value));
-            context.bytes = Vec::new();
-        }
-        let value = context.value.as_ref().and_then(|value| value.downcast_ref::<C>());
-        out.packer.append(&function(value.ok_or(Error::NotPortable)?, item), out.bytes)
+        out.packer.append(&function(context.get()?, item), out.bytes)
+    }
+}
+
+/// Of a job's context and an item that is two arguments.
+struct OfContextAndTwo<C, A, B, R>(PhantomData<(C, A, B, R)>);
+
+impl<C: Portable, A: Portable, B: Portable, R: Portable> Shape for OfContextAndTwo<C, A, B, R> {
+    type Function = fn(&C, A, B) -> R;
+    type Item = (A, B);
+
+    fn run(
+        function: Self::Function,
+        _: &mut Bench,
+        context: &mut Context,
+        item: (A, B),
+        out: Out<'_, '_>,
+    ) -> Result<()> {
+        out.packer.append(&function(context.get()?, item.0, item.1), out.bytes)
     }
 }
 
@@ -137,8 +166,19 @@ impl<S: 'static, A: Portable, R: Portable> Shape for OfState<S, A, R> {
     type Item = A;
 
     fn run(function: fn(&mut S, A) -> R, bench: &mut Bench, _: &mut Context, item: A, out: Out<'_, '_>) -> Result<()> {
-        let state = bench.state.as_mut().and_then(|state| state.downcast_mut::<S>()).ok_or(Error::NotPortable)?;
-        out.packer.append(&function(state, item), out.bytes)
+        out.packer.append(&function(bench.get()?, item), out.bytes)
+    }
+}
+
+/// Of the worker's state and an item that is two arguments.
+struct OfStateAndTwo<S, A, B, R>(PhantomData<(S, A, B, R)>);
+
+impl<S: 'static, A: Portable, B: Portable, R: Portable> Shape for OfStateAndTwo<S, A, B, R> {
+    type Function = fn(&mut S, A, B) -> R;
+    type Item = (A, B);
+
+    fn run(function: Self::Function, bench: &mut Bench, _: &mut Context, item: (A, B), out: Out<'_, '_>) -> Result<()> {
+        out.packer.append(&function(bench.get()?, item.0, item.1), out.bytes)
     }
 }
 
@@ -193,6 +233,18 @@ impl Call {
 
     pub(super) fn state<S: 'static, A: Portable, R: Portable>(function: fn(&mut S, A) -> R) -> Result<Self> {
         Self::new::<OfState<S, A, R>>(function as usize)
+    }
+
+    pub(super) fn context_two<C: Portable, A: Portable, B: Portable, R: Portable>(
+        function: fn(&C, A, B) -> R,
+    ) -> Result<Self> {
+        Self::new::<OfContextAndTwo<C, A, B, R>>(function as usize)
+    }
+
+    pub(super) fn state_two<S: 'static, A: Portable, B: Portable, R: Portable>(
+        function: fn(&mut S, A, B) -> R,
+    ) -> Result<Self> {
+        Self::new::<OfStateAndTwo<S, A, B, R>>(function as usize)
     }
 
     pub(super) fn to_state<C: Portable, S: 'static>(function: fn(C) -> S) -> Result<Self> {

@@ -20,7 +20,7 @@ use super::keeper::Keeper;
 use super::lane::{self, Companion, Ends, RING_BYTES};
 use super::ledger::{Backoff, Ledger, Phase, Sweeper};
 use super::pending::Pending;
-use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink, deliver};
+use super::piece::{Cause, Deliveries, Job, Piece, Reply, deliver};
 use super::post::{End, Lane, Post, drain};
 use super::worker::{self, Definition, Initializer, Setup};
 use crate::Trusted;
@@ -374,11 +374,11 @@ impl Crew {
         }
     }
 
-    /// Takes the pieces of `sink`, whose tickets these are, back that have not begun; returns how many.
-    pub(super) fn take_back(&self, sink: &Arc<dyn Sink>, tickets: &[u64]) -> usize {
+    /// Takes the pieces back that have not begun, of those that have these tickets, in ascending order; returns how many.
+    pub(super) fn take_back(&self, tickets: &[u64]) -> usize {
         let mut deliveries = Vec::new();
         let mut ledger = self.lock();
-        let taken = ledger.take_back(sink, tickets);
+        let taken = ledger.take_back(tickets);
         let count = taken.len();
         for piece in taken {
             piece.end(Reply::Lost(Cause::Cancelled), &mut deliveries);
@@ -401,24 +401,24 @@ impl Crew {
         self.deliver(deliveries);
     }
 
-    /// Whether a worker is at one of `sink`'s pieces.
-    pub(super) fn is_running(&self, sink: &Arc<dyn Sink>) -> bool {
+    /// Whether a worker is at the piece with this ticket.
+    pub(super) fn is_running(&self, ticket: u64) -> bool {
         let mut deliveries = Vec::new();
         let mut ledger = self.lock();
         ledger.take_answers(&mut deliveries);
-        let is_running = ledger.running(sink).is_some();
+        let is_running = ledger.running(ticket).is_some();
         drop(ledger);
         self.deliver(deliveries);
         is_running
     }
 
-    /// Takes `sink`'s one piece back, or ends the worker that is at it; returns whether one of both was so.
-    pub(super) fn kill(&self, sink: &Arc<dyn Sink>, ticket: u64) -> Result<bool> {
+    /// Takes the piece with this ticket back, or ends the worker that is at it; returns whether one of both was so.
+    pub(super) fn kill(&self, ticket: u64) -> Result<bool> {
         let mut deliveries = Vec::new();
         let mut ledger = self.lock();
-        let taken = ledger.take_back(sink, &[ticket]);
+        let taken = ledger.take_back(&[ticket]);
         ledger.take_answers(&mut deliveries);
-        let is_ended = match ledger.running(sink) {
+        let is_ended = match ledger.running(ticket) {
             _ if !taken.is_empty() => Ok(true),
             Some(place) => ledger.end_worker(place, Cause::Cancelled),
             None => Ok(false),

@@ -1,28 +1,29 @@
-//! Maps: one function, many items, in pieces of several. Their results one by one: `imap.rs`.
+//! Maps: one function, many items, in pieces of several. How they are asked for: `ways.rs`; their results one by one: `imap.rs`.
 
 mod imap;
+mod ways;
 
 use std::any::type_name;
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
 
 use crosslane_sync::Deadline;
 
 pub use self::imap::{Imap, ImapUnordered};
+pub use self::ways::{Job, JobWith, JobWithState};
 
-use super::Pool;
+use self::ways::Plan;
+
 use super::call::Call;
 use super::crew::Crew;
 use super::lane::{DEPTH, FAILED};
 use super::piece::{self, Piece, Reply, Sink};
 use super::task::{outcomes, results_of};
 use crate::error::{Error, Result};
-use crate::wire::{self, Parcel, Portable};
+use crate::wire::{self, Portable};
 
 /// Pieces for each worker that a map makes, if nobody says: enough to level out what takes longer.
 const PIECES_PER_WORKER: usize = 4;
@@ -34,240 +35,6 @@ const DEEP_WINDOW: usize = DEPTH;
 const SHALLOW_WINDOW: usize = 2;
 /// Bytes of arguments on their way, behind which no piece is made unless a worker has none.
 const WINDOW_BYTES: usize = 64 << 20;
-
-/// How a map is to be.
-struct Plan<'p> {
-    chunk_size: Option<usize>,
-    window: Option<usize>,
-    timeout: Option<Duration>,
-    retries: u32,
-    progress: Option<Box<dyn FnMut(usize) + 'p>>,
-}
-
-/// A map before it runs: see [`Pool::job`].
-#[derive(Debug)]
-#[must_use = "a job does nothing until it is given a function and items"]
-pub struct Job<'p, S = ()> {
-    pool: &'p Pool<S>,
-    plan: Plan<'p>,
-}
-
-/// A map whose function is given a context, before it runs: see [`Pool::with`].
-#[derive(Debug)]
-#[must_use = "a job does nothing until it is given a function and items"]
-pub struct JobWith<'p, C, S = ()> {
-    pool: &'p Pool<S>,
-    plan: Plan<'p>,
-    context: C,
-}
-
-macro_rules! plans {
-    () => {
-        /// So many items go to a worker together, and come back together; 0 counts as 1. If neither this says it nor
-        /// [`PoolBuilder::chunk_size`](crate::PoolBuilder::chunk_size), a map makes four pieces for each worker, or pieces of
-        /// 64 KiB, whichever are smaller; `imap` gives items singly.
-        pub fn chunk_size(mut self, items: usize) -> Self {
-            self.plan.chunk_size = Some(items.max(1));
-            self
-        }
-
-        /// At most so many items are on their way at a time, or have a result that is not yet taken; 0 counts as 1. If nobody
-        /// says, it is two pieces for each worker of an `imap`, and 32 of a map that ends when all is done. Beyond 64 MiB of
-        /// arguments no more are read unless a worker has nothing.
-        pub fn window(mut self, items: usize) -> Self {
-            self.plan.window = Some(items.max(1));
-            self
-        }
-
-        /// A piece that runs for longer fails with [`Error::TimedOut`], and its worker is ended and replaced.
-        pub fn timeout(mut self, timeout: Duration) -> Self {
-            self.plan.timeout = Some(timeout);
-            self
-        }
-
-        /// How often a piece is tried again whose worker died; else as the pool was made.
-        pub fn retries(mut self, retries: u32) -> Self {
-            self.plan.retries = retries;
-            self
-        }
-
-        /// Calls `progress` with the number of items that have an outcome, whenever there are more, in the thread that
-        /// waits for the map. It may take its time and use the pool: other work goes on. Its panic is the map's.
-        pub fn progress(mut self, progress: impl FnMut(usize) + 'p) -> Self {
-            self.plan.progress = Some(Box::new(progress));
-            self
-        }
-
-        /// Moves `bar` along with the items that have an outcome.
-        #[cfg(feature = "indicatif")]
-        pub fn progress_bar(self, bar: indicatif::ProgressBar) -> Self {
-            self.progress(move |done| bar.set_position(done as u64))
-        }
-    };
-}
-
-impl<'p, S: 'static> Job<'p, S> {
-    pub(super) fn new(pool: &'p Pool<S>) -> Self {
-        Self { pool, plan: Plan::new(&pool.crew) }
-    }
-
-    plans!();
-
-    /// As [`Pool::map`].
-    ///
-    /// # Errors
-    /// As `Pool::map`.
-    pub fn map<A: Portable, R: Portable>(
-        self,
-        function: fn(A) -> R,
-        items: impl IntoIterator<Item = A>,
-    ) -> Result<Vec<R>> {
-        Stream::whole(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter(), false)?.collect_all()
-    }
-
-    /// A result or an error for each item, in the items' order; also for one that cannot be encoded.
-    ///
-    /// # Errors
-    /// [`Error::PoolClosed`], [`Error::NoWorkers`], [`Error::NotPortable`]: then nothing is known of any item.
-    pub fn map_all<A: Portable, R: Portable>(
-        self,
-        function: fn(A) -> R,
-        items: impl IntoIterator<Item = A>,
-    ) -> Result<Vec<Result<R>>> {
-        let stream = Stream::whole(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter(), true)?;
-        stream.collect_each()
-    }
-
-    /// As [`Pool::starmap`].
-    ///
-    /// # Errors
-    /// As `Pool::map`.
-    pub fn starmap<A: Portable, B: Portable, R: Portable>(
-        self,
-        function: fn(A, B) -> R,
-        items: impl IntoIterator<Item = (A, B)>,
-    ) -> Result<Vec<R>> {
-        Stream::whole(&self.pool.crew, self.plan, Call::two(function), None, items.into_iter(), false)?.collect_all()
-    }
-
-    /// As [`Pool::map_state`].
-    ///
-    /// # Errors
-    /// As `Pool::map`.
-    pub fn map_state<A: Portable, R: Portable>(
-        self,
-        function: fn(&mut S, A) -> R,
-        items: impl IntoIterator<Item = A>,
-    ) -> Result<Vec<R>> {
-        Stream::whole(&self.pool.crew, self.plan, Call::state(function), None, items.into_iter(), false)?.collect_all()
-    }
-
-    /// As [`Pool::imap`].
-    pub fn imap<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
-        self,
-        function: fn(A) -> R,
-        items: I,
-    ) -> Imap<'p, I::IntoIter, R> {
-        Imap::new(Stream::lazy(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter()))
-    }
-
-    /// As [`Pool::imap_unordered`].
-    pub fn imap_unordered<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
-        self,
-        function: fn(A) -> R,
-        items: I,
-    ) -> ImapUnordered<'p, I::IntoIter, R> {
-        let stream = Stream::lazy(&self.pool.crew, self.plan, Call::item(function), None, items.into_iter());
-        ImapUnordered::new(stream)
-    }
-}
-
-impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
-    pub(super) fn new(pool: &'p Pool<S>, context: C) -> Self {
-        Self { pool, plan: Plan::new(&pool.crew), context }
-    }
-
-    plans!();
-
-    /// As [`Pool::map`], for functions of the context and an item.
-    ///
-    /// # Errors
-    /// As `Pool::map`.
-    pub fn map<A: Portable, R: Portable>(
-        self,
-        function: fn(&C, A) -> R,
-        items: impl IntoIterator<Item = A>,
-    ) -> Result<Vec<R>> {
-        self.whole(function, items, false)?.collect_all()
-    }
-
-    /// As [`Job::map_all`], for functions of the context and an item.
-    ///
-    /// # Errors
-    /// As `Job::map_all`.
-    pub fn map_all<A: Portable, R: Portable>(
-        self,
-        function: fn(&C, A) -> R,
-        items: impl IntoIterator<Item = A>,
-    ) -> Result<Vec<Result<R>>> {
-        self.whole(function, items, true)?.collect_each()
-    }
-
-    /// As [`Pool::imap`], for functions of the context and an item.
-    pub fn imap<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
-        self,
-        function: fn(&C, A) -> R,
-        items: I,
-    ) -> Imap<'p, I::IntoIter, R> {
-        Imap::new(self.lazy(function, items))
-    }
-
-    /// As [`Pool::imap_unordered`], for functions of the context and an item.
-    pub fn imap_unordered<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
-        self,
-        function: fn(&C, A) -> R,
-        items: I,
-    ) -> ImapUnordered<'p, I::IntoIter, R> {
-        ImapUnordered::new(self.lazy(function, items))
-    }
-
-    fn whole<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
-        self,
-        function: fn(&C, A) -> R,
-        items: I,
-        tries_all: bool,
-    ) -> Result<Stream<'p, I::IntoIter, R>> {
-        let context = Some(wire::pack_for_several(&self.context)?);
-        Stream::whole(&self.pool.crew, self.plan, Call::context(function), context, items.into_iter(), tries_all)
-    }
-
-    fn lazy<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
-        self,
-        function: fn(&C, A) -> R,
-        items: I,
-    ) -> Result<Stream<'p, I::IntoIter, R>> {
-        let context = Some(wire::pack_for_several(&self.context)?);
-        Stream::lazy(&self.pool.crew, self.plan, Call::context(function), context, items.into_iter())
-    }
-}
-
-impl Plan<'_> {
-    fn new(crew: &Crew) -> Self {
-        Self { chunk_size: crew.chunk_size(), window: None, timeout: None, retries: crew.retries(), progress: None }
-    }
-}
-
-impl fmt::Debug for Plan<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { chunk_size, window, timeout, retries, .. } = self;
-        f.debug_struct("Plan")
-            .field("chunk_size", chunk_size)
-            .field("window", window)
-            .field("timeout", timeout)
-            .field("retries", retries)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Replies of a job's pieces, as they come.
 #[derive(Debug, Default)]
@@ -344,14 +111,8 @@ struct Stream<'p, I, R> {
 }
 
 impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
-    fn whole(
-        crew: &Arc<Crew>,
-        plan: Plan<'p>,
-        call: Result<Call>,
-        context: Option<Parcel>,
-        items: I,
-        tries_all: bool,
-    ) -> Result<Self> {
+    fn whole(plan: Plan<'p>, call: Result<Call>, items: I, tries_all: bool) -> Result<Self> {
+        let crew = plan.crew;
         let pieces = crew.workers() * PIECES_PER_WORKER;
         let known = items.size_hint().1;
         let chunk = match plan.chunk_size {
@@ -361,25 +122,24 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
             }
         };
         let window = Window { items: plan.window.unwrap_or(usize::MAX), pieces: crew.workers() * DEEP_WINDOW };
-        Self::new(crew, plan, call, context, items, (tries_all, chunk, window))
+        Self::new(plan, call, items, (tries_all, chunk, window))
     }
 
-    fn lazy(crew: &Arc<Crew>, plan: Plan<'p>, call: Result<Call>, context: Option<Parcel>, items: I) -> Result<Self> {
+    fn lazy(plan: Plan<'p>, call: Result<Call>, items: I) -> Result<Self> {
         let chunk = Chunk { items: plan.chunk_size.unwrap_or(1), bytes: usize::MAX };
-        let items_at_once = chunk.items.saturating_mul(crew.workers() * SHALLOW_WINDOW);
+        let items_at_once = chunk.items.saturating_mul(plan.crew.workers() * SHALLOW_WINDOW);
         let window = Window { items: plan.window.unwrap_or(items_at_once), pieces: usize::MAX };
-        Self::new(crew, plan, call, context, items, (true, chunk, window))
+        Self::new(plan, call, items, (true, chunk, window))
     }
 
     fn new(
-        crew: &Arc<Crew>,
         plan: Plan<'p>,
         call: Result<Call>,
-        context: Option<Parcel>,
         items: I,
         (tries_all, chunk, window): (bool, Chunk, Window),
     ) -> Result<Self> {
-        let job = Arc::new(crew.job(call?, context, tries_all, plan.retries, plan.timeout)?);
+        let crew = plan.crew;
+        let job = Arc::new(crew.job(call?, plan.context?, tries_all, plan.retries, plan.timeout)?);
         Ok(Self {
             crew: Arc::clone(crew),
             job,
@@ -546,9 +306,8 @@ impl<I, R> Drop for Stream<'_, I, R> {
         if self.received < self.made {
             // ORDERING: Relaxed. A hint: see `is_cancelled`.
             self.basket.is_cancelled.store(true, Ordering::Relaxed);
-            let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
             let tickets: Vec<_> = self.under_way.values().filter_map(|(_, ticket)| *ticket).collect();
-            self.crew.take_back(&sink, &tickets);
+            self.crew.take_back(&tickets);
         }
         self.crew.forget(&self.job);
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::call::Key;
 use super::lane::{self, Words};
 use super::pending::Pending;
-use super::piece::{Cause, Deliveries, Job, Piece, Reply, Sink};
+use super::piece::{Cause, Deliveries, Job, Piece, Reply};
 use super::post::{Flying, Lane, Post};
 use crate::error::{Error, Result};
 
@@ -202,12 +202,12 @@ impl Ledger {
         !self.pending.is_empty() || flying > workers
     }
 
-    /// Takes the pieces back that have not begun, of those of `sink`, whose tickets these are.
-    pub(super) fn take_back(&mut self, sink: &Arc<dyn Sink>, tickets: &[u64]) -> Vec<Piece> {
+    /// Takes the pieces back that have not begun, of those that have these tickets, in ascending order.
+    pub(super) fn take_back(&mut self, tickets: &[u64]) -> Vec<Piece> {
         let mut taken: Vec<_> = tickets.iter().filter_map(|&ticket| self.pending.take(ticket)).collect();
         if taken.len() < tickets.len() {
-            let is_its = |piece: &Piece| Arc::ptr_eq(&piece.sink, sink);
-            taken.extend(self.lanes.iter_mut().flat_map(|lane| lane.take_back(is_its)));
+            let is_meant = |piece: &Piece| tickets.binary_search(&piece.ticket).is_ok();
+            taken.extend(self.lanes.iter_mut().flat_map(|lane| lane.take_back(is_meant)));
         }
         taken
     }
@@ -219,8 +219,8 @@ impl Ledger {
         taken
     }
 
-    /// Lane and place of the piece of `sink` that a worker is at, or was at and has answered since answers were taken.
-    pub(super) fn running(&self, sink: &Arc<dyn Sink>) -> Option<(usize, usize)> {
+    /// Lane and place of the piece with this ticket, if a worker is at it, or was and has answered since answers were taken.
+    pub(super) fn running(&self, ticket: u64) -> Option<(usize, usize)> {
         self.lanes.iter().enumerate().find_map(|(index, lane)| {
             let flying = &lane.post.as_ref()?.flying;
             // ORDERING: Relaxed. See `lane.rs`.
@@ -229,8 +229,8 @@ impl Ledger {
             };
             // It takes one after the other: what it had begun before has been answered.
             let at = flying.iter().rposition(has_begun)?;
-            let is_its = flying[at].piece.as_ref().is_some_and(|piece| Arc::ptr_eq(&piece.sink, sink));
-            is_its.then_some((index, at))
+            let is_it = flying[at].piece.as_ref().is_some_and(|piece| piece.ticket == ticket);
+            is_it.then_some((index, at))
         })
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::callbacks::Callbacks;
 use super::completion::Note;
 use super::crew::Crew;
 use super::lane::{self, FAILED, Failure};
-use super::piece::{Cause, Reply, Sink};
+use super::piece::{Cause, Job, Piece, Reply, Sink};
 use crate::error::{Error, Result};
 use crate::wire::{self, Portable};
 
@@ -119,6 +119,33 @@ impl Sink for Slot {
     }
 }
 
+/// Where the reply of the only piece of a job arrives.
+#[derive(Debug)]
+pub(super) struct LastOf {
+    crew: Weak<Crew>,
+    job: Arc<Job>,
+    slot: Arc<Slot>,
+}
+
+impl LastOf {
+    pub(super) fn new(crew: &Arc<Crew>, job: &Arc<Job>, slot: &Arc<Slot>) -> Arc<Self> {
+        Arc::new(Self { crew: Arc::downgrade(crew), job: Arc::clone(job), slot: Arc::clone(slot) })
+    }
+}
+
+impl Sink for LastOf {
+    fn done(&self, index: usize, reply: Reply) {
+        if let Some(crew) = self.crew.upgrade() {
+            crew.forget(&self.job);
+        }
+        self.slot.done(index, reply);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.slot.is_cancelled()
+    }
+}
+
 impl fmt::Debug for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -130,8 +157,10 @@ impl fmt::Debug for Stage {
 }
 
 impl<R> Task<R> {
-    pub(super) fn new(crew: Arc<Crew>, slot: Arc<Slot>, ticket: u64, argument: &'static str) -> Self {
-        Self { crew, slot, ticket, argument, result: PhantomData }
+    /// Submits `piece`, whose reply will arrive at `slot`.
+    pub(super) fn submit(crew: &Arc<Crew>, piece: Piece, slot: Arc<Slot>, argument: &'static str) -> Result<Self> {
+        let ticket = crew.submit(piece)?;
+        Ok(Self { crew: Arc::clone(crew), slot, ticket, argument, result: PhantomData })
     }
 
     pub(super) fn crew(&self) -> &Arc<Crew> {
@@ -155,10 +184,6 @@ impl<R> Task<R> {
         matches!(&*self.slot.lock(), Stage::Done(reply) if reply.has_failed())
     }
 
-    fn sink(&self) -> Arc<dyn Sink> {
-        Arc::clone(&self.slot) as _
-    }
-
     /// Whether the result, or the reason that there is none, is there. Looks for answers; does not block.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -168,14 +193,14 @@ impl<R> Task<R> {
     /// Whether a worker is at it right now. Does not block.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        !self.slot.is_done() && self.crew.is_running(&self.sink())
+        !self.slot.is_done() && self.crew.is_running(self.ticket)
     }
 
     /// Takes the call back if no worker has begun it; returns whether it was. Its result is [`Error::Cancelled`] then.
     ///
     /// Does not block. A call that is running goes on: [`kill`](Self::kill) ends it.
     pub fn cancel(&self) -> bool {
-        !self.slot.is_done() && self.crew.take_back(&self.sink(), &[self.ticket]) > 0
+        !self.slot.is_done() && self.crew.take_back(&[self.ticket]) > 0
     }
 
     /// Takes the call back, or ends the worker that is at it (SIGKILL), which is replaced; returns whether that was so. Its
@@ -184,7 +209,7 @@ impl<R> Task<R> {
     /// # Errors
     /// [`Error::Io`] if the worker could not be signalled.
     pub fn kill(&self) -> Result<bool> {
-        if self.slot.is_done() { Ok(false) } else { self.crew.kill(&self.sink(), self.ticket) }
+        if self.slot.is_done() { Ok(false) } else { self.crew.kill(self.ticket) }
     }
 }
 

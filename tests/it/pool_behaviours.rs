@@ -213,6 +213,76 @@ fn a_context_goes_with_every_kind_of_map() {
 }
 
 #[test]
+fn a_context_goes_with_calls_and_pairs_too() {
+    let pool = Pool::new(2).unwrap();
+    let name = || "n".to_owned();
+    assert_eq!(pool.with(name()).apply(|name, n: u32| format!("{name}{n}"), 1).unwrap(), "n1");
+    let task = pool.with(name()).submit(|name, n: u32| format!("{name}{n}"), 2).unwrap();
+    assert_eq!(result_of(task).unwrap(), "n2");
+    let pair = |name: &String, a: u32, b: char| format!("{name}{a}{b}");
+    assert_eq!(pool.with(name()).starmap(pair, [(1, 'a'), (2, 'b')]).unwrap(), ["n1a", "n2b"]);
+    let divide = |dividend: &u32, a: u32, b: u32| dividend / (a - b);
+    let results = pool.with(12).chunk_size(2).starmap_all(divide, [(3, 1), (1, 1), (2, 1)]).unwrap();
+    assert!(matches!(results[..], [Ok(6), Err(Error::Panicked(_)), Ok(12)]), "{results:?}");
+}
+
+#[test]
+fn the_state_goes_with_every_kind_of_call_and_map() {
+    let pool = Pool::builder().workers(1).initializer(|start: u64| Box::new(start), 10).build().unwrap();
+    let add = |sum: &mut Box<u64>, n: u64| {
+        **sum += n;
+        **sum
+    };
+    assert_eq!(pool.with_state().apply(add, 1).unwrap(), 11);
+    assert_eq!(result_of(pool.with_state().submit(add, 1).unwrap()).unwrap(), 12);
+    assert_eq!(result_of(pool.submit_state(add, 1).unwrap()).unwrap(), 13);
+    assert_eq!(pool.map_state(add, [1, 1]).unwrap(), [14, 15]);
+    assert_eq!(pool.job().chunk_size(1).map_state(add, [1, 1]).unwrap(), [16, 17]);
+    assert_eq!(pool.with_state().map(add, [1, 1]).unwrap(), [18, 19]);
+    assert_eq!(
+        pool.with_state().imap(|sum, n: u64| **sum + n, [1, 2]).map(Result::unwrap).collect::<Vec<_>>(),
+        [20, 21]
+    );
+    assert_eq!(pool.with_state().imap_unordered(add, [1, 1]).map(Result::unwrap).sum::<u64>(), 20 + 21);
+    let check = |sum: &mut Box<u64>, n: u64| assert_eq!(**sum, n);
+    let results = pool.with_state().chunk_size(3).map_all(check, [21, 0, 21]).unwrap();
+    assert!(matches!(results[..], [Ok(()), Err(Error::Panicked(_)), Ok(())]), "{results:?}");
+    let scale = |sum: &mut Box<u64>, a: u64, b: u64| {
+        **sum = a * b;
+        **sum
+    };
+    assert_eq!(pool.with_state().starmap(scale, [(2, 3), (3, 4)]).unwrap(), [6, 12]);
+    let divide = |sum: &mut Box<u64>, a: u64, b: u64| **sum / (a - b);
+    let results = pool.with_state().chunk_size(2).starmap_all(divide, [(3, 1), (1, 1)]).unwrap();
+    assert!(matches!(results[..], [Ok(6), Err(Error::Panicked(_))]), "{results:?}");
+}
+
+/// Notes where it is dropped.
+#[derive(Serialize, Deserialize)]
+struct Noted(Queue<u32>);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.0.put(std::process::id()).unwrap();
+    }
+}
+
+#[test]
+fn a_worker_keeps_the_context_of_a_call_no_longer_than_the_call() {
+    let pool = Pool::new(1).unwrap();
+    let dropped = Queue::bounded(8).unwrap();
+    let call = || pool.with(Noted(dropped.clone())).submit(|_, n: u64| n + 1, 1).unwrap();
+    let task = call();
+    assert_eq!(dropped.get_timeout(LIMIT).unwrap(), std::process::id(), "it is sent");
+    assert_eq!(result_of(task).unwrap(), 2);
+    assert_eq!(vec![dropped.get_timeout(LIMIT).unwrap()], pool.worker_pids());
+    // Whether or not somebody wants the result.
+    drop(call());
+    assert_eq!(dropped.get_timeout(LIMIT).unwrap(), std::process::id());
+    assert_eq!(vec![dropped.get_timeout(LIMIT).unwrap()], pool.worker_pids());
+}
+
+#[test]
 fn a_chunk_of_no_items_is_one_of_one() {
     let pool = Pool::new(2).unwrap();
     assert_eq!(pool.job().chunk_size(0).map(one_more, 0..3).unwrap(), [1, 2, 3]);
