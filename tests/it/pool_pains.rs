@@ -8,6 +8,7 @@ mod support;
 
 mod pool_behaviours;
 mod pool_futures;
+mod pool_timeouts;
 
 use std::cell::Cell;
 use std::io::Read;
