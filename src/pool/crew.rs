@@ -580,3 +580,37 @@ impl Drop for Waiting<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Event, Pool};
+
+    #[test]
+    fn a_worker_is_not_ended_for_a_call_that_it_has_answered() {
+        let pool = Pool::new(1).unwrap();
+        let events = [(); 3].map(|()| Event::new().unwrap());
+        let [first_ends, second_runs, second_ends] = &events;
+        let first = pool.submit(|ends: Event| ends.wait(), first_ends.clone()).unwrap();
+        let wait = |(runs, ends): (Event, Event)| {
+            runs.set();
+            ends.wait();
+        };
+        let second = pool.submit(wait, (second_runs.clone(), second_ends.clone())).unwrap();
+        let third = pool.submit(|n: u32| n + 1, 1).unwrap();
+        while !first.is_running() {
+            std::thread::yield_now();
+        }
+        let pids = pool.worker_pids();
+        // With the lock, nobody takes answers: the first call still seems to run while the worker is at the second.
+        let mut ledger = pool.crew.lock();
+        first_ends.set();
+        second_runs.wait();
+        assert!(!ledger.end_worker((0, 0), Cause::TimedOut).unwrap());
+        drop(ledger);
+        second_ends.set();
+        first.result().unwrap();
+        second.result().unwrap();
+        assert_eq!((third.result().unwrap(), pool.worker_pids()), (2, pids));
+    }
+}
