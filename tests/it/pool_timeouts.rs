@@ -68,23 +68,23 @@ fn a_call_that_ends_when_its_time_does_ends_one_way_and_alone() {
     let pool = Pool::new(2).unwrap();
     let limit = Duration::from_millis(4);
     // What takes about as long as it may, and between these what takes no time.
-    let micros: Vec<u64> = (0..60).map(|n| if n % 2 == 0 { 0 } else { 3_000 + 150 * n }).collect();
+    let items = (0..60).map(|n: u32| (n, if n.is_multiple_of(2) { 0 } else { 3_000 + 150 * u64::from(n) }));
     let [begun, ended] = [(); 2].map(|()| Array::<u64>::zeroed(60).unwrap());
-    let work = |(begun, ended): &(Array<u64>, Array<u64>), (n, micros): (usize, u64)| {
-        begun.fetch_add(n, 1);
+    let work = |(begun, ended): &(Array<u64>, Array<u64>), (n, micros): (u32, u64)| {
+        begun.fetch_add(n as usize, 1);
         let since = Instant::now();
         while since.elapsed() < Duration::from_micros(micros) {
             std::hint::spin_loop();
         }
-        ended.fetch_add(n, 1);
-        n as u32
+        ended.fetch_add(n as usize, 1);
+        n
     };
     let job = pool.with((begun.clone(), ended.clone())).chunk_size(1).timeout(limit);
-    let results = job.map_all(work, micros.iter().copied().enumerate()).unwrap();
+    let results = job.map_all(work, items).unwrap();
     let late = late_among(&results);
     assert!(late.iter().all(|n| n % 2 == 1), "{late:?}: others are hit");
     assert!(begun.to_vec() == [1; 60], "{:?}", begun.to_vec());
-    assert!((0..60).all(|n| ended.get(n) == 1 || late.contains(&u32::try_from(n).unwrap())));
+    assert!((0..60).all(|n| ended.get(n as usize) == 1 || late.contains(&n)));
     is_whole(&pool, 2);
 }
 
