@@ -95,6 +95,11 @@ pub enum Error {
         /// The handle's type.
         handle: &'static str,
     },
+    /// An end of a pipe was sent to itself: it receives what is sent there, and so nobody would.
+    ThroughItself {
+        /// The handle's type.
+        handle: &'static str,
+    },
     /// A message is longer than the channel takes.
     TooLarge {
         /// The message's length.
@@ -292,6 +297,12 @@ impl fmt::Display for Error {
                  the argument of one call"
             ),
             Self::AlreadySent { handle } => write!(f, "this {handle} was handed over to another process before"),
+            Self::ThroughItself { handle } => {
+                write!(
+                    f,
+                    "this {handle} receives what is sent here, so nobody could receive it: send it through another"
+                )
+            }
             Self::TooLarge { len_bytes, limit_bytes } => {
                 write!(f, "a message of {len_bytes} bytes, where {limit_bytes} is the limit")
             }

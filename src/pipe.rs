@@ -8,6 +8,7 @@
 mod descriptor;
 mod half;
 mod link;
+mod passage;
 mod transit;
 mod underway;
 
@@ -56,9 +57,7 @@ const HEADERS_BYTES: u32 = 1 << 10;
 ///
 /// An end on its way belongs to its sender: if that dies first, the peer sees [`Error::PeerDied`]. If it never arrives,
 /// because who was to get it died, dropped its own end, or could not decode the message, the peer sees [`Error::Closed`],
-/// within 10 ms if it waits. Of a half that travels alone it sees that as soon as the sender knows: at once if that has seen
-/// its child's end; else when the connection that it went through next sends, or is dropped. Nobody can receive an end that was
-/// sent through its own pipe; who waits on the other side waits for ever.
+/// within 10 ms if it waits. So it is for a half that travels alone.
 ///
 /// # Examples
 /// ```
@@ -134,7 +133,7 @@ impl<S: Portable, R: Portable> Connection<S, R> {
     /// # Errors
     /// [`Error::Closed`]: the peer has dropped its end, and will read nothing any more. [`Error::PeerDied`]: the pipe is full
     /// and the peer was killed. [`Error::TooLarge`], [`Error::Encode`], [`Error::AlreadySent`] (this end, or one in the
-    /// message), [`Error::FdLimit`] and [`Error::Io`] for a message with handles; [`Error::Forked`], [`Error::Corrupt`].
+    /// message), [`Error::ThroughItself`] (the peer is in the message), [`Error::FdLimit`] and [`Error::Io`] for a message with handles; [`Error::Forked`], [`Error::Corrupt`].
     /// After any of them nothing was sent.
     ///
     /// # Crash
@@ -144,7 +143,7 @@ impl<S: Portable, R: Portable> Connection<S, R> {
         self.sender.send(value)
     }
 
-    /// Sends a message if there is room. Does not block.
+    /// Sends a message if there is room. Does not block. If there is none, it looks for a killed peer, every 10 ms at most.
     ///
     /// # Errors
     /// As [`send`](Self::send), and [`Error::Full`].
@@ -182,7 +181,8 @@ impl<S: Portable, R: Portable> Connection<S, R> {
         self.receiver.recv()
     }
 
-    /// Receives a message if one is there. Does not block; a killed peer is not looked for.
+    /// Receives a message if one is there. Does not block. If none is, it looks for a killed peer, every 10 ms at most; and
+    /// always behind a [`wait`](crate::wait()) or another call that found it.
     ///
     /// # Errors
     /// As [`recv`](Self::recv), and [`Error::Empty`].
@@ -234,8 +234,8 @@ impl<S: Portable, R: Portable> Connection<S, R> {
     /// Takes the end apart, so that one thread sends and another receives, or one process and another: each half travels as
     /// the whole does.
     ///
-    /// If they live in different processes and one of them is killed, a [`wait`](crate::wait()) of the peer's sees that
-    /// within a second; a receive at once.
+    /// If they live in different processes and one of them is killed, or lost on its way, a [`wait`](crate::wait()) of the
+    /// peer's sees that within a second; a receive within 10 ms.
     ///
     /// # Examples
     /// ```

@@ -52,6 +52,16 @@ impl<O> Placed<O> {
     }
 }
 
+/// Which object it is: its segment's id, and its number there if it lies in a slab.
+pub(crate) type Place = ([u8; 16], Option<u32>);
+
+impl<O: Object> Placed<O> {
+    /// Which object it is, whoever holds it.
+    pub(crate) fn place(&self) -> Place {
+        (self.home().header().segment_id, self.id().map(ObjectId::number))
+    }
+}
+
 impl<O> Clone for Placed<O> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))

@@ -7,7 +7,8 @@
 //! 4. take the bells down, empty the sockets of those that were rung, and go back to 1.
 //!
 //! A socket that has ended says that the peer is gone. If it was killed, its lease is free at about the same time; if that
-//! takes a while longer, the socket is left out, which would not let `poll` sleep, and the slices are short.
+//! takes a while longer, the socket is left out, which would not let `poll` sleep, and the slices are short. So is the socket
+//! of an end that another thread is handing over: what comes there is no longer for this process (`pipe/link.rs`).
 //!
 //! # Crash
 //! A peer that is killed between publishing a message and ringing: its socket ends, and the message is found.
@@ -95,7 +96,8 @@ impl<R> Waitable for Receiver<R> {
 /// Waits until at least one of `objects` is ready, and returns the indices of all that are, in order; none if `timeout` is
 /// over (`None`: for ever). A zero timeout looks and does not wait.
 ///
-/// A connection is ready when a receive would not wait: a message is there, or the end of them, in order or by a death. A
+/// A connection is ready when a receive would not wait: a message is there, or the end of them, in order or by a death; its
+/// [`try_recv`](Connection::try_recv) then says which. One that another thread hands over meanwhile is ready too: it refuses. A
 /// descriptor is ready when it is readable, or has ended or failed. A thing that is ready stays so until it is received or
 /// read: nothing is consumed.
 ///
@@ -140,8 +142,8 @@ struct Object<'a> {
     kind: Kind<'a>,
     /// Of a connection: its socket; `None` once it has been handed over.
     socket: Option<Arc<OwnedFd>>,
-    /// Of a connection: its peer's socket is closed.
-    has_ended: bool,
+    /// Of a connection: its socket says nothing more, as its peer's is closed, or the end is being handed over.
+    is_mute: bool,
 }
 
 impl Object<'_> {
@@ -149,7 +151,7 @@ impl Object<'_> {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self.kind {
             Kind::Descriptor(fd) => Some(fd),
-            Kind::End(_) if self.has_ended => None,
+            Kind::End(_) if self.is_mute => None,
             Kind::End(_) => self.socket.as_ref().map(|socket| socket.as_fd()),
         }
     }
@@ -170,7 +172,7 @@ impl<'a> Waiter<'a> {
                 Kind::Descriptor(_) => None,
                 Kind::End(end) => end.link().socket(),
             };
-            Object { kind, socket, has_ended: false }
+            Object { kind, socket, is_mute: false }
         };
         Self { objects: objects.iter().map(object).collect(), is_overdue: false }
     }
@@ -185,10 +187,11 @@ impl<'a> Waiter<'a> {
             let is_ready = match object.kind {
                 Kind::Descriptor(_) => is_readable,
                 Kind::End(end) => {
-                    if is_readable {
-                        object.has_ended = end.link().drain()?;
+                    // An end that is being handed over may come back, and its socket with it.
+                    if is_readable || object.is_mute {
+                        object.is_mute = end.link().drain()?;
                     }
-                    end.is_ready() || (object.has_ended || is_overdue) && end.has_died()
+                    end.is_ready() || (object.is_mute || is_overdue) && end.has_died()
                 }
             };
             if is_ready {
@@ -201,7 +204,7 @@ impl<'a> Waiter<'a> {
     /// Steps 2 to 4.
     fn sleep(&mut self, deadline: Deadline) -> Result<()> {
         let is_news = self.ends().fold(false, |news, end| end.listen() | news);
-        let slice = if self.objects.iter().any(|object| object.has_ended) { SHORT_SLICE } else { SLICE };
+        let slice = if self.objects.iter().any(|object| object.is_mute) { SHORT_SLICE } else { SLICE };
         let slept = if is_news { Ok(vec![0]) } else { self.poll(deadline.min(Deadline::after(slice))) };
         self.ends().for_each(Listen::stop_listening);
         self.is_overdue = slept?.is_empty();

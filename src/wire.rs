@@ -24,6 +24,7 @@ pub(crate) use self::deeds::Deed;
 use self::deeds::Deeds;
 use crate::blob;
 use crate::error::{Codec, CodecError, Error, Result};
+use crate::place::Place;
 
 /// Memory that a thread keeps for its next message, in bytes at most.
 const MAX_SCRATCH_BYTES: usize = 1 << 20;
@@ -54,6 +55,11 @@ pub(crate) trait Moved: fmt::Debug + Send + Sync {
 
     /// The process that was to get it is dead, or will never read it. It may have arrived all the same.
     fn lost(&mut self);
+
+    /// Its handle's type, if it is what takes messages out of this ring, and so must not travel in one.
+    fn receives_from(&self, _ring: Place) -> Option<&'static str> {
+        None
+    }
 }
 
 /// What is on its way, for as long as its sender can be asked to take it back.
@@ -64,6 +70,11 @@ impl Parcel {
     /// To be called when the parcel has left.
     pub(crate) fn sent(mut self) -> InTransit {
         self.depart()
+    }
+
+    /// The type of a handle in it that takes messages out of this ring.
+    pub(crate) fn receives_from(&self, ring: Place) -> Option<&'static str> {
+        self.moved.iter().find_map(|one| one.receives_from(ring))
     }
 
     /// As [`sent`](Self::sent), for a parcel that is kept, to be sent again if need be.

@@ -203,7 +203,9 @@ fn an_end_that_is_handed_over_is_taken_over_once() {
     check("bell.once", Some(3), 210, || {
         let world = World::new();
         let writer = world.writer(0);
+        let claims = world.ring.writer_claims();
         let handover = writer.hand_over().unwrap();
+        assert_eq!((claims, world.ring.leaving_writer()), (handover.claims, Some(handover.claims)));
         assert_eq!(writer.hand_over(), Err(ClaimError::EndTaken(handover.from)));
         writer.leave();
         let other = {
@@ -212,7 +214,7 @@ fn an_end_that_is_handed_over_is_taken_over_once() {
         };
         let own = take_over(&world, handover, 0).map(std::mem::forget).is_ok();
         assert!(own != other.join().unwrap());
-        assert!(!world.ring.is_writer_leaving());
+        assert_eq!(world.ring.leaving_writer(), None);
     });
 }
 

@@ -70,6 +70,7 @@ pub mod mutex;
 pub mod name;
 pub mod named;
 pub mod options;
+mod pass;
 mod place;
 pub mod queue;
 pub mod raw;

@@ -278,16 +278,28 @@ impl Record<Trusted> {
         }
     }
 
-    /// As [`Ring::is_writer_leaving`].
+    /// As [`Ring::writer_claims`].
     #[must_use]
-    pub fn is_writer_leaving(&self) -> bool {
-        self.parts().is_ok_and(|(ring, _)| ring.is_writer_leaving())
+    pub fn writer_claims(&self) -> u32 {
+        self.ring().map_or(0, |ring| ring.writer_claims())
     }
 
-    /// As [`Ring::is_reader_leaving`].
+    /// As [`Ring::reader_claims`].
     #[must_use]
-    pub fn is_reader_leaving(&self) -> bool {
-        self.parts().is_ok_and(|(ring, _)| ring.is_reader_leaving())
+    pub fn reader_claims(&self) -> u32 {
+        self.ring().map_or(0, |ring| ring.reader_claims())
+    }
+
+    /// As [`Ring::leaving_writer`].
+    #[must_use]
+    pub fn leaving_writer(&self) -> Option<u32> {
+        self.ring().ok()?.leaving_writer()
+    }
+
+    /// As [`Ring::leaving_reader`].
+    #[must_use]
+    pub fn leaving_reader(&self) -> Option<u32> {
+        self.ring().ok()?.leaving_reader()
     }
 
     /// Closes the writer's end, which this process handed over to one that is proven dead: see [`Ring::withdraw_writer`].

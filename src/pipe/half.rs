@@ -3,7 +3,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crosslane_core::end::{ClaimError, End};
 use crosslane_core::record::{PopError, PushError, RecordRef};
@@ -11,6 +12,7 @@ use crosslane_core::{Liveness, Trusted};
 use crosslane_sync::Deadline;
 
 use super::link::{Half, Link, Ringer};
+use super::passage;
 use super::underway::Underway;
 use crate::blob;
 use crate::error::{Error, Result};
@@ -19,6 +21,8 @@ use crate::shm::record::{BelledWriter, Reader};
 use crate::shm::{Env, OpenError, Record};
 use crate::wire::{self, Parcel, Portable};
 
+/// How long calls that do not wait rely on a look at the peer, which costs a system call.
+const LOOK_LASTS: Duration = Duration::from_millis(10);
 /// Bytes in front of each message: the tag of its descriptors, or 0.
 const TAG_BYTES: usize = 8;
 
@@ -44,6 +48,30 @@ impl Patience {
     }
 }
 
+/// When a call that does not wait looks whether the peer has been killed, or was lost.
+#[derive(Debug, Default)]
+struct Look {
+    next: Option<Instant>,
+    /// It was found so, by a call that says so: the next one must not say anything else.
+    is_over: AtomicBool,
+}
+
+impl Look {
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = *self.is_over.get_mut() || self.next.is_none_or(|next| now >= next);
+        if is_due {
+            self.next = now.checked_add(LOOK_LASTS);
+        }
+        is_due
+    }
+
+    fn note_end(&self) {
+        // ORDERING: Relaxed. Whoever finds it looks for itself.
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The half of a [`Connection`](crate::Connection) that sends. Dropping it tells the peer that nothing more comes.
 ///
 /// It travels as a connection does, also without the other half.
@@ -58,6 +86,7 @@ pub struct Sender<S> {
     pub(super) next_tag: u64,
     /// Ends that were sent and may never arrive.
     underway: Option<Arc<Underway>>,
+    look: Look,
     message: PhantomData<fn(S)>,
 }
 
@@ -72,6 +101,7 @@ pub struct Receiver<R> {
     pub(super) ring: Placed<Record<Trusted>>,
     pub(super) link: Arc<Link>,
     life: Env,
+    look: Look,
     message: PhantomData<fn() -> R>,
 }
 
@@ -85,7 +115,8 @@ impl<S: Portable> Sender<S> {
         claim: impl FnOnce(&Record<Trusted>, Ringer) -> Result<BelledWriter<Ringer>, ClaimError>,
     ) -> Result<Self> {
         let writer = claim(&ring, Ringer(Arc::clone(&link))).map_err(unclaimed)?;
-        Ok(Self { writer: Some(writer), handle: HANDLE, ring, link, next_tag, underway: None, message: PhantomData })
+        let (handle, look) = (HANDLE, Look::default());
+        Ok(Self { writer: Some(writer), handle, ring, link, next_tag, underway: None, look, message: PhantomData })
     }
 
     /// As [`Connection::send`](crate::Connection::send).
@@ -141,19 +172,36 @@ impl<S: Portable> Sender<S> {
     /// Looks after what is on its way, if anything is.
     #[inline]
     fn note(&mut self, sent: Result<()>) -> Result<()> {
+        let sent = match sent {
+            Err(Error::Full) => Err(self.why_full_slow()),
+            sent => sent,
+        };
         if self.underway.is_some() {
             self.settle(matches!(sent, Err(Error::PeerDied | Error::Closed)));
         }
         sent
     }
 
+    /// Why there is no room now: if the peer has been killed, or was lost, there never will be.
+    #[cold]
+    fn why_full_slow(&mut self) -> Error {
+        if !self.look.is_due() {
+            return Error::Full;
+        }
+        match is_read(&self.ring) {
+            Ok(()) if passage::is_lost(&self.ring, Half::Receiver) => Error::Closed,
+            Ok(()) => Error::Full,
+            Err(end) => end,
+        }
+    }
+
     /// The writer, and whether the peer's end was lost on its way to another process.
     #[inline]
     fn writer(&mut self) -> Result<(&mut BelledWriter<Ringer>, impl Fn() -> bool)> {
-        let (ring, link) = (&self.ring, &self.link);
+        let ring = &self.ring;
         match &mut self.writer {
-            Some(writer) if !link.is_closed(Half::Sender) => {
-                Ok((writer, || ring.is_reader_leaving() && link.has_ended()))
+            Some(writer) if !self.link.is_closed(Half::Sender) => {
+                Ok((writer, || passage::is_lost(ring, Half::Receiver)))
             }
             _ => Err(Error::AlreadySent { handle: self.handle }),
         }
@@ -187,6 +235,9 @@ impl<S: Portable> Sender<S> {
 
     #[cold]
     fn send_with_descriptors(&mut self, parcel: Parcel, patience: Patience) -> Result<()> {
+        if let Some(handle) = parcel.receives_from(self.ring.place()) {
+            return Err(Error::ThroughItself { handle });
+        }
         let (deadline, link, ring) = (patience.deadline(), Arc::clone(&self.link), self.ring.clone());
         // Also for a message that is not sent: its descriptors may have been.
         let tag = self.next_tag;
@@ -257,7 +308,8 @@ impl<R: Portable> Receiver<R> {
     ) -> Result<Self> {
         let reader = claim(&ring).map_err(unclaimed)?;
         let life = ring.segment().env().ok_or(Error::Open(OpenError::ReadOnly))?;
-        Ok(Self { reader: Some(reader), handle: HANDLE, ring, link, life, message: PhantomData })
+        let (handle, look) = (HANDLE, Look::default());
+        Ok(Self { reader: Some(reader), handle, ring, link, life, look, message: PhantomData })
     }
 
     /// As [`Connection::recv`](crate::Connection::recv).
@@ -323,12 +375,13 @@ impl<R: Portable> Receiver<R> {
     /// # Errors
     /// As there.
     pub fn poll(&mut self, timeout: Duration) -> Result<bool> {
-        match self.next(Patience::Timeout(timeout)) {
-            Ok(message) => {
-                message.keep();
+        let found = self.next(Patience::Timeout(timeout)).map(|message| message.keep());
+        match found {
+            Ok(()) => Ok(true),
+            Err(Error::Closed | Error::PeerDied) => {
+                self.look.note_end();
                 Ok(true)
             }
-            Err(Error::Closed | Error::PeerDied) => Ok(true),
             Err(Error::TimedOut) => Ok(false),
             Err(error) => Err(error),
         }
@@ -336,11 +389,34 @@ impl<R: Portable> Receiver<R> {
 
     #[inline]
     fn recv_with(&mut self, patience: Patience) -> Result<R> {
+        match self.recv_once(patience) {
+            Err(Error::Empty) => self.recv_last_slow(),
+            Err(end @ (Error::PeerDied | Error::Closed)) => {
+                self.look.note_end();
+                Err(end)
+            }
+            received => received,
+        }
+    }
+
+    /// Nothing is there: from a peer that has been killed, or was lost, nothing comes any more.
+    #[cold]
+    fn recv_last_slow(&mut self) -> Result<R> {
+        let end = if self.look.is_due() { self.end() } else { None };
+        // What it had sent before is there by now.
+        match (end, self.recv_once(Patience::Try)) {
+            (Some(end), Err(Error::Empty)) => Err(end),
+            (_, received) => received,
+        }
+    }
+
+    #[inline]
+    fn recv_once(&mut self, patience: Patience) -> Result<R> {
         let reader = match &mut self.reader {
             Some(reader) if !self.link.is_closed(Half::Receiver) => reader,
             _ => return Err(Error::AlreadySent { handle: self.handle }),
         };
-        let message = next(reader, &self.ring, &self.link, patience)?;
+        let message = next(reader, &self.ring, patience)?;
         let (front, back) = message.as_slices();
         let value = match front.split_first_chunk::<TAG_BYTES>() {
             Some((tag, bytes)) if back.is_empty() && *tag == [0; TAG_BYTES] => wire::unpack_plain(bytes),
@@ -354,7 +430,7 @@ impl<R: Portable> Receiver<R> {
     #[inline]
     fn next(&mut self, patience: Patience) -> Result<Message<'_>> {
         match &mut self.reader {
-            Some(reader) if !self.link.is_closed(Half::Receiver) => next(reader, &self.ring, &self.link, patience),
+            Some(reader) if !self.link.is_closed(Half::Receiver) => next(reader, &self.ring, patience),
             _ => Err(Error::AlreadySent { handle: self.handle }),
         }
     }
@@ -370,9 +446,19 @@ impl<R> Receiver<R> {
 
     /// Whether the peer has been killed, or was lost on its way to another process.
     pub(crate) fn has_died(&self) -> bool {
+        let has_died = self.end().is_some();
+        if has_died {
+            self.look.note_end();
+        }
+        has_died
+    }
+
+    /// Why a peer that has not closed its end sends nothing more.
+    fn end(&self) -> Option<Error> {
         match self.ring.writer_end() {
-            End::Owned(owner) => self.life.is_dead(owner) || self.ring.is_writer_leaving() && self.link.has_ended(),
-            End::Closed | End::Vacant | End::Corrupt => false,
+            End::Owned(owner) if self.life.is_dead(owner) => Some(Error::PeerDied),
+            End::Owned(_) if passage::is_lost(&self.ring, Half::Sender) => Some(Error::Closed),
+            End::Owned(_) | End::Closed | End::Vacant | End::Corrupt => None,
         }
     }
 
@@ -424,11 +510,10 @@ fn reserve<'w>(
 #[inline]
 fn next<'r>(
     reader: &'r mut Reader<Trusted>,
-    ring: &Record<Trusted>,
-    link: &Link,
+    ring: &Placed<Record<Trusted>>,
     patience: Patience,
 ) -> Result<Message<'r>> {
-    let is_lost = || ring.is_writer_leaving() && link.has_ended();
+    let is_lost = || passage::is_lost(ring, Half::Sender);
     let message = match patience {
         Patience::Try => reader.try_read(),
         Patience::Timeout(timeout) => reader.read_unless(Some(timeout), is_lost),

@@ -2,7 +2,8 @@
 //! that the peer is gone.
 //!
 //! # Protocol
-//! Frames (`frame.rs`) of two kinds. Only the sending half writes, and only the receiving half reads.
+//! Frames (`frame.rs`) of two kinds. Only the sending half writes, and only the receiving half reads: from the moment in which
+//! it is being handed over what comes is for whoever gets it, also while a thread here still [waits](crate::wait()) for it.
 //! - `DESCRIPTORS`, with the message's tag: sent when the ring has room for the message and before that is committed, so who
 //!   reads a message with a tag finds its descriptors here. Those of a message that never came (its sender was killed, or
 //!   could not send all of them) have a tag that no message has, and are dropped when a later one is looked for.
@@ -70,6 +71,8 @@ pub(crate) struct Inbox {
     pub(super) descriptors: VecDeque<(u64, Vec<OwnedFd>)>,
     /// The other side has closed its socket.
     has_ended: bool,
+    /// The receiving half is being handed over, or was: nothing is read here any more.
+    is_leaving: bool,
 }
 
 impl Link {
@@ -175,7 +178,7 @@ impl Link {
         }
     }
 
-    /// Takes what has been received, up to the end of a frame, for whoever gets the end that is handed over.
+    /// Takes what has been received, up to the end of a frame, for whoever gets the receiving half, and reads no more.
     pub(super) fn settle(&self) -> Result<MutexGuard<'_, Inbox>> {
         let mut inbox = self.inbox();
         if let Some(socket) = self.socket() {
@@ -186,28 +189,29 @@ impl Link {
                 inbox.keep(received)?;
             }
         }
+        inbox.is_leaving = true;
         Ok(inbox)
     }
 
-    /// Whether the other side has closed its socket, as far as can be told.
-    pub(super) fn has_ended(&self) -> bool {
-        self.drain().unwrap_or(false)
+    /// The receiving half is not handed over after all.
+    pub(super) fn stay(&self) {
+        self.inbox().is_leaving = false;
     }
 
-    /// Takes what has been received, so that the socket is readable again when more comes. `true`: the other side has
-    /// closed its socket.
+    /// Takes what has been received, so that the socket is readable again when more comes. `true`: it says nothing more,
+    /// because the other side has closed its own, or what comes is not for this process.
     pub(crate) fn drain(&self) -> Result<bool> {
         let mut inbox = self.inbox();
         if let Some(socket) = self.socket() {
             inbox.receive(socket.as_fd())?;
         }
-        Ok(inbox.has_ended)
+        Ok(inbox.has_ended || inbox.is_leaving)
     }
 }
 
 impl Inbox {
     fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<()> {
-        while !self.has_ended {
+        while !self.has_ended && !self.is_leaving {
             match self.frames.receive(socket, Blocking::No) {
                 Ok(Received::Pending) => return Ok(()),
                 received => self.keep(received)?,

@@ -2,26 +2,26 @@
 //!
 //! # Protocol
 //! Words, claims and withdrawal: [`crosslane_core::record`]'s hand-over. Here:
-//! 1. the sender hands both ends over and puts segment and socket onto the message; nothing has changed yet, and a message
-//!    that is not sent changes nothing. If the connection is dropped meanwhile, its ends are the message's: sent with it, or
-//!    closed;
-//! 2. the message has left ([`Moved::sent`]): the sender's connection is inert, and its socket closed, so that the only
-//!    socket of this side is the one on its way;
-//! 3. the receiver takes both ends over.
+//! 1. the sender puts a pass (`passage.rs`), segment and socket onto the message, and hands both ends over; nothing has changed
+//!    yet, and a message that is not sent changes nothing. If the connection is dropped meanwhile, its ends are the message's:
+//!    sent with it, or closed;
+//! 2. the message has left ([`Moved::sent`]): the sender's connection is inert, and its socket and its copy of the pass closed,
+//!    so that the only ones are those on their way;
+//! 3. the receiver takes both ends over, and closes the pass.
 //! 4. The receiver is known to be dead, or never to read the message ([`Moved::lost`]): the sender withdraws what was not
 //!    taken.
-//! 5. The message is gone, whether the sender knows or not: with it the kernel closes the socket, and the peer, which finds
-//!    this side's last socket closed and the end still on its way, takes it for closed.
+//! 5. The message is gone, whether the sender knows or not: with it the kernel closes the pass, and the peer, which finds the
+//!    end still on its way and no pass for that, takes it for closed.
 //!
-//! A half of a connection travels in the same way, with one end and a socket of its own: the sender's is closed when both
-//! halves have left.
+//! A half of a connection travels in the same way, with one end, a pass and a socket of its own: the sender's socket is closed
+//! when both halves have left.
 //!
 //! # Crash
 //! | killed between | the peer sees |
 //! |---|---|
 //! | 1 and 2, the sender | `PeerDied`, unless the receiver comes first |
 //! | 2 and 3, the sender | the same |
-//! | 2 and 3, the receiver | the end, as soon as the sender learns of the death |
+//! | 2 and 3, the receiver | `Closed`, by step 5, or earlier by step 4 |
 //! | inside 3, the receiver | of the end that it has taken `PeerDied`, of the other one what the row before says |
 #![allow(unsafe_code)]
 
@@ -35,9 +35,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::half::{HANDLE, RECEIVER, SENDER};
 use super::link::{Half, Link};
-use super::{Connection, Receiver, Sender};
+use super::{Connection, Receiver, Sender, passage};
 use crate::error::{Error, Result};
-use crate::place::Placed;
+use crate::place::{Place, Placed};
 use crate::shm::Record;
 use crate::wire::{self, Moved, Portable};
 
@@ -86,7 +86,10 @@ impl Drop for Left {
         match self.half {
             _ if self.link.is_closed(self.half) => {}
             Half::Sender => self.ring.keep_writer(self.handover),
-            Half::Receiver => self.ring.keep_reader(self.handover),
+            Half::Receiver => {
+                self.ring.keep_reader(self.handover);
+                self.link.stay();
+            }
         }
     }
 }
@@ -96,13 +99,21 @@ impl Drop for Left {
 struct Leaving {
     link: Arc<Link>,
     ends: Vec<Left>,
+    handle: &'static str,
+    /// Until the message is sent; closed behind the ends, which then are back.
+    pass: Option<OwnedFd>,
 }
 
 impl Leaving {
     /// # Errors
     /// One of the ends is in a message already.
-    fn new<E: serde::ser::Error>(link: &Arc<Link>, ends: Vec<Left>, handle: &'static str) -> Result<Self, E> {
-        let mut leaving = Self { link: Arc::clone(link), ends: Vec::new() };
+    fn new<E: serde::ser::Error>(
+        link: &Arc<Link>,
+        pass: OwnedFd,
+        ends: Vec<Left>,
+        handle: &'static str,
+    ) -> Result<Self, E> {
+        let mut leaving = Self { link: Arc::clone(link), ends: Vec::new(), handle, pass: Some(pass) };
         for end in ends {
             if !link.pack(end.half) {
                 return Err(wire::already_sent(handle));
@@ -126,10 +137,16 @@ impl Drop for Leaving {
 impl Moved for Leaving {
     fn sent(&mut self) {
         self.link.close(self.ends.iter().map(|end| end.half));
+        self.pass = None;
     }
 
     fn lost(&mut self) {
         self.ends.iter().for_each(Left::withdraw);
+    }
+
+    fn receives_from(&self, ring: Place) -> Option<&'static str> {
+        let does = |end: &Left| end.half == Half::Receiver && end.ring.place() == ring;
+        self.ends.iter().any(does).then_some(self.handle)
     }
 }
 
@@ -139,6 +156,15 @@ fn attach_socket<E: serde::ser::Error>(link: &Link, half: Half, handle: &'static
         Some(socket) => wire::attach(handle, socket.as_fd()),
         None => Err(wire::already_sent(handle)),
     }
+}
+
+/// Puts the pass of these halves onto the message; what is left of it here is to be kept until the message is sent.
+fn attach_pass<E: serde::ser::Error>(
+    halves: &[(&Placed<Record<Trusted>>, Half)],
+    handle: &'static str,
+) -> Result<(u32, OwnedFd), E> {
+    let pass = passage::pass(halves).map_err(wire::refuse_to_go)?;
+    Ok((wire::attach(handle, pass.as_fd())?, pass))
 }
 
 fn handed<E: serde::ser::Error>(error: ClaimError) -> E {
@@ -203,15 +229,19 @@ impl<S: Portable, R: Portable> Serialize for Connection<S, R> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
         let link = &self.sender.link;
         let socket = attach_socket(link, Half::Sender, HANDLE)?;
+        let rings = [(&self.sender.ring, Half::Sender), (&self.receiver.ring, Half::Receiver)];
+        let (number, pass) = attach_pass(&rings, HANDLE)?;
         let ((outgoing, writer), (incoming, reader)) = (self.sender.hand_over()?, self.receiver.hand_over()?);
-        wire::attach_moved(HANDLE, Box::new(Leaving::new(link, vec![writer, reader], HANDLE)?))?;
-        (socket, outgoing, incoming).serialize(serializer)
+        wire::attach_moved(HANDLE, Box::new(Leaving::new(link, pass, vec![writer, reader], HANDLE)?))?;
+        (socket, number, outgoing, incoming).serialize(serializer)
     }
 }
 
 impl<'de, S: Portable, R: Portable> Deserialize<'de> for Connection<S, R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (socket, outgoing, mut incoming) = <(u32, Outgoing, Incoming)>::deserialize(deserializer)?;
+        let (socket, pass, outgoing, mut incoming) = <(u32, u32, Outgoing, Incoming)>::deserialize(deserializer)?;
+        // Closed at the end.
+        let _pass = wire::arrived(pass)?;
         let link = link_of(socket, std::mem::take(&mut incoming.early))?;
         let sender = Sender::take_over(outgoing, Arc::clone(&link)).map_err(wire::refuse_to_arrive);
         let receiver = Receiver::take_over(incoming, link).map_err(wire::refuse_to_arrive);
@@ -222,15 +252,17 @@ impl<'de, S: Portable, R: Portable> Deserialize<'de> for Connection<S, R> {
 impl<S: Portable> Serialize for Sender<S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
         let socket = attach_socket(&self.link, Half::Sender, SENDER)?;
+        let (number, pass) = attach_pass(&[(&self.ring, Half::Sender)], SENDER)?;
         let (outgoing, writer) = self.hand_over()?;
-        wire::attach_moved(SENDER, Box::new(Leaving::new(&self.link, vec![writer], SENDER)?))?;
-        (socket, outgoing).serialize(serializer)
+        wire::attach_moved(SENDER, Box::new(Leaving::new(&self.link, pass, vec![writer], SENDER)?))?;
+        (socket, number, outgoing).serialize(serializer)
     }
 }
 
 impl<'de, S: Portable> Deserialize<'de> for Sender<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (socket, outgoing) = <(u32, Outgoing)>::deserialize(deserializer)?;
+        let (socket, pass, outgoing) = <(u32, u32, Outgoing)>::deserialize(deserializer)?;
+        let _pass = wire::arrived(pass)?;
         let link = link_of(socket, Early::new())?;
         let mut sender = Self::take_over(outgoing, link).map_err(wire::refuse_to_arrive)?;
         sender.handle = SENDER;
@@ -241,15 +273,17 @@ impl<'de, S: Portable> Deserialize<'de> for Sender<S> {
 impl<R: Portable> Serialize for Receiver<R> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
         let socket = attach_socket(&self.link, Half::Receiver, RECEIVER)?;
+        let (number, pass) = attach_pass(&[(&self.ring, Half::Receiver)], RECEIVER)?;
         let (incoming, reader) = self.hand_over()?;
-        wire::attach_moved(RECEIVER, Box::new(Leaving::new(&self.link, vec![reader], RECEIVER)?))?;
-        (socket, incoming).serialize(serializer)
+        wire::attach_moved(RECEIVER, Box::new(Leaving::new(&self.link, pass, vec![reader], RECEIVER)?))?;
+        (socket, number, incoming).serialize(serializer)
     }
 }
 
 impl<'de, R: Portable> Deserialize<'de> for Receiver<R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (socket, mut incoming) = <(u32, Incoming)>::deserialize(deserializer)?;
+        let (socket, pass, mut incoming) = <(u32, u32, Incoming)>::deserialize(deserializer)?;
+        let _pass = wire::arrived(pass)?;
         let link = link_of(socket, std::mem::take(&mut incoming.early))?;
         let mut receiver = Self::take_over(incoming, link).map_err(wire::refuse_to_arrive)?;
         receiver.handle = RECEIVER;

@@ -239,6 +239,16 @@ impl<M: Freight> Receiving<M> {
         }
         story
     }
+
+    /// Sent before the victim begins, by who then hands its end on: nobody knows any more what was on its way.
+    fn forgotten() -> Self {
+        let mut story = Self::new(true);
+        story.freight = None;
+        let (mut here, mut there) = pipe_with_capacity::<Pipe<M>, ()>(CAPACITY_BYTES).expect("a small pipe");
+        here.send(&story.a).expect("there is room");
+        story.a = there.recv().expect("it was sent");
+        story
+    }
 }
 
 impl<M: Freight> Story for Receiving<M> {
@@ -390,6 +400,8 @@ pub(crate) fn run(wanted: &Wanted, table: &mut Table) {
     both::<Descriptor>(wanted, table, ["pipe: send a file", "pipe: receive a file"], STRIDE);
     both::<Pipe<u64>>(wanted, table, ["pipe: send an end", "pipe: receive an end"], STRIDE);
     both::<Sender<u64>>(wanted, table, ["pipe: send a half", "pipe: receive a half"], 499);
+    let forgotten = Plan::new("pipe: half on no list", 20).cut(Cut::Edges { stride: 499 });
+    tell(wanted, table, &forgotten, Receiving::<Sender<u64>>::forgotten);
 
     tell(wanted, table, &Plan::new("message in two parts", 1).cut(Cut::Edges { stride: 0 }).seeded(), || {
         let (a, b) = used_pipe();

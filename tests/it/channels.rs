@@ -44,7 +44,7 @@ fn open_fds() -> usize {
 }
 
 /// Waits for a condition.
-fn until(what: &str, condition: impl Fn() -> bool) {
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < LIMIT, "still not so: {what}");

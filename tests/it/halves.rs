@@ -175,3 +175,61 @@ fn a_half_on_its_way_to_one_that_dies_ends() {
     drop(carrier);
     assert!(matches!(a.send(&1), Err(Error::Closed)));
 }
+
+/// Hands `half` to a process that dies before it takes it. Whoever sent it learns nothing of that: that was another one's
+/// child, which lives on, and the connection is neither used nor dropped.
+fn lose<H: Portable>(half: &H) -> impl Sized {
+    let parent = |(end, mut here): (Connection<(), H>, Connection<(), ()>)| {
+        let child = |_end: Connection<(), H>| -> () { std::process::abort() };
+        assert!(spawn(child, end).unwrap().join().is_err());
+        here.send(&()).unwrap();
+        let _ = here.recv();
+    };
+    let (mut carrier, end) = pipe::<H, ()>().unwrap();
+    let (mut gate, here) = pipe::<(), ()>().unwrap();
+    carrier.send(half).unwrap();
+    let parent = spawn(parent, (end, here)).unwrap();
+    gate.recv().unwrap();
+    (carrier, gate, parent)
+}
+
+#[test]
+fn the_peer_of_a_half_whose_message_is_lost_is_told() {
+    let _watchdog = Watchdog::new();
+    let (mut a, sender, receiver) = halves::<u8, u8>();
+    let _carrier = lose(&sender);
+    assert!(matches!(a.recv(), Err(Error::Closed)));
+    assert!(matches!(a.try_recv(), Err(Error::Closed)));
+    assert!(a.poll(LIMIT).unwrap());
+    assert_eq!(wait(&[&a], None).unwrap(), [0]);
+    a.send(&1).unwrap();
+    let _other_carrier = lose(&receiver);
+    let end = (0..100_000).find_map(|_| a.send(&1).err());
+    assert!(matches!(end, Some(Error::Closed)), "{end:?}");
+    // Those who sleep meanwhile.
+    let (mut a, sender, _receiver) = halves::<u8, u8>();
+    let receiving = thread::spawn(move || a.recv());
+    let _carrier = lose(&sender);
+    assert!(matches!(receiving.join().unwrap(), Err(Error::Closed)));
+    let (a, sender, _receiver) = halves::<u8, u8>();
+    let waiting = thread::spawn(move || wait(&[&a], Some(LIMIT)).unwrap());
+    let _carrier = lose(&sender);
+    assert_eq!(waiting.join().unwrap(), [0]);
+}
+
+#[test]
+fn the_peer_of_a_half_that_is_taken_as_bytes_is_told_and_one_of_a_half_on_its_way_is_not() {
+    let _watchdog = Watchdog::new();
+    let (mut a, sender, _receiver) = halves::<u8, u8>();
+    let (mut carrier, mut there) = pipe::<Sender<u8>, ()>().unwrap();
+    carrier.send(&sender).unwrap();
+    assert!(!a.poll(std::time::Duration::from_millis(50)).unwrap(), "it is on its way");
+    let mut sender = there.recv().unwrap();
+    // And on, by the way that it came, with its first message not looked at again by its sender.
+    sender.send(&1).unwrap();
+    carrier.send(&sender).unwrap();
+    assert_eq!(a.recv().unwrap(), 1);
+    assert!(!a.poll(std::time::Duration::from_millis(50)).unwrap(), "it is on its way again");
+    there.recv_bytes().unwrap();
+    assert!(matches!(a.recv(), Err(Error::Closed)));
+}

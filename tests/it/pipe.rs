@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crosslane::{Connection, Descriptor, Error, Queue, pipe, pipe_with_capacity, spawn};
+use crosslane::{Connection, Descriptor, Error, Queue, Receiver, pipe, pipe_with_capacity, spawn};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -516,4 +516,46 @@ impl serde::Serialize for Unwritable {
     fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom("unwritable"))
     }
+}
+
+/// An end of a pipe whose messages are such ends.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Nested(Option<Connection<Nested, Nested>>);
+
+#[test]
+fn an_end_is_not_sent_to_itself() {
+    let _watchdog = Watchdog::new();
+    let (mut a, b) = pipe::<Nested, Nested>().unwrap();
+    let to_itself = Nested(Some(b));
+    for _ in 0..3 {
+        assert!(matches!(a.send(&to_itself), Err(Error::ThroughItself { handle: "Connection" })));
+    }
+    // It is as it was, and so is the pipe.
+    let mut b = to_itself.0.unwrap();
+    a.send(&Nested(None)).unwrap();
+    assert!(b.recv().unwrap().0.is_none());
+    let (c, mut d) = pipe::<Nested, Nested>().unwrap();
+    a.send(&Nested(Some(c))).unwrap();
+    b.recv().unwrap().0.unwrap().send(&Nested(None)).unwrap();
+    assert!(d.recv().unwrap().0.is_none());
+    // The other way it works: who has one end gets the other.
+    let (mut sender, receiver) = a.split();
+    b.send(&Nested(None)).unwrap();
+    drop(receiver);
+    sender.send(&Nested(None)).unwrap();
+    assert!(b.recv().unwrap().0.is_none());
+}
+
+/// A half of one.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct NestedHalf(Option<Receiver<NestedHalf>>);
+
+#[test]
+fn a_half_is_not_sent_to_itself() {
+    let (a, b) = pipe::<NestedHalf, NestedHalf>().unwrap();
+    let ((mut sender, _a), (_b, receiver)) = (a.split(), b.split());
+    let to_itself = NestedHalf(Some(receiver));
+    assert!(matches!(sender.send(&to_itself), Err(Error::ThroughItself { handle: "Receiver" })));
+    sender.send(&NestedHalf(None)).unwrap();
+    assert!(to_itself.0.unwrap().recv().unwrap().0.is_none());
 }

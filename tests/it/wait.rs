@@ -2,12 +2,13 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crosslane::{Connection, Error, Waitable, pipe, spawn, wait};
+use crosslane::{Connection, Descriptor, Error, Portable, Process, Receiver, Sender, Waitable, pipe, spawn, wait};
 
-use crate::{LIMIT, Watchdog};
+use crate::{LIMIT, Watchdog, until};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -118,4 +119,136 @@ fn an_end_that_was_handed_over_is_ready_to_refuse() {
     let (_a, b) = pipe::<u8, u8>().unwrap();
     carrier.send(&b).unwrap();
     assert_eq!(wait(&[&b], NOW).unwrap(), [0]);
+}
+
+/// Receives whenever a wait says that it can, to the end.
+fn drain<R: Portable>(a: &mut Connection<(), R>) -> (Vec<R>, Error) {
+    let mut got = Vec::new();
+    loop {
+        assert_eq!(wait(&[&*a], Some(LIMIT)).unwrap(), [0]);
+        match a.try_recv() {
+            Ok(message) => got.push(message),
+            Err(Error::Empty) => panic!("ready, and empty"),
+            Err(end) => {
+                assert_eq!(wait(&[&*a], None).unwrap(), [0], "the end stays ready");
+                assert!(matches!(
+                    (a.try_recv(), &end),
+                    (Err(Error::PeerDied), Error::PeerDied) | (Err(Error::Closed), Error::Closed)
+                ));
+                return (got, end);
+            }
+        }
+    }
+}
+
+/// A process that sends two numbers, and then sleeps until it is killed.
+fn sleeper(mut sender: Sender<u32>) {
+    sender.send(&1).unwrap();
+    sender.send(&2).unwrap();
+    loop {
+        thread::park();
+    }
+}
+
+fn kill(child: Process<()>) {
+    child.kill().unwrap();
+    assert!(matches!(child.join(), Err(Error::Died { .. })));
+}
+
+#[test]
+fn what_is_ready_is_there_of_a_killed_peer_too() {
+    let _watchdog = Watchdog::new();
+    let (mut a, b) = pipe::<(), u32>().unwrap();
+    let whole = |b: Connection<u32, ()>| {
+        let (sender, _receiver) = b.split();
+        sleeper(sender);
+    };
+    let child = spawn(whole, b).unwrap();
+    until("a message is there", || a.poll(LIMIT).unwrap());
+    kill(child);
+    let (got, end) = drain(&mut a);
+    // It may have been killed before it sent another one.
+    assert!([1, 2].starts_with(&got) && !got.is_empty() && matches!(end, Error::PeerDied), "{got:?} {end:?}");
+    // One half, and the other one lives.
+    let (mut a, b) = pipe::<(), u32>().unwrap();
+    let (sender, _receiver) = b.split();
+    let child = spawn(sleeper, sender).unwrap();
+    until("a message is there", || a.poll(LIMIT).unwrap());
+    kill(child);
+    let (got, end) = drain(&mut a);
+    // It may have been killed before it sent another one.
+    assert!([1, 2].starts_with(&got) && !got.is_empty() && matches!(end, Error::PeerDied), "{got:?} {end:?}");
+}
+
+#[test]
+fn what_is_ready_is_there_of_an_end_that_was_lost_too() {
+    let _watchdog = Watchdog::new();
+    let (mut carrier, mut there) = pipe::<Connection<u32, ()>, ()>().unwrap();
+    let (mut a, mut b) = pipe::<(), u32>().unwrap();
+    b.send(&1).unwrap();
+    carrier.send(&b).unwrap();
+    // Only the bytes are wanted: the end in it is nobody's.
+    there.recv_bytes().unwrap();
+    let (got, end) = drain(&mut a);
+    assert!(got == [1] && matches!(end, Error::Closed), "{got:?} {end:?}");
+}
+
+#[test]
+fn who_only_tries_is_told_of_a_death_too() {
+    let _watchdog = Watchdog::new();
+    let (mut a, b) = pipe::<u32, u32>().unwrap();
+    let full = |mut b: Connection<u32, u32>| {
+        b.send(&1).unwrap();
+        loop {
+            thread::park();
+        }
+    };
+    let child = spawn(full, b).unwrap();
+    assert_eq!(a.recv().unwrap(), 1);
+    while a.try_send(&1).is_ok() {}
+    assert!(matches!((a.try_recv(), a.try_send(&1)), (Err(Error::Empty), Err(Error::Full))));
+    kill(child);
+    until("it is told", || matches!(a.try_recv(), Err(Error::PeerDied)));
+    until("it is told when it sends", || matches!(a.try_send(&1), Err(Error::PeerDied)));
+}
+
+#[test]
+fn a_wait_for_a_half_that_was_handed_over_takes_nothing_from_it() {
+    let _watchdog = Watchdog::new();
+    let (mut carrier, mut there) = pipe::<Receiver<Descriptor>, ()>().unwrap();
+    let (mut a, b) = pipe::<Descriptor, ()>().unwrap();
+    let (_sender, receiver) = b.split();
+    carrier.send(&receiver).unwrap();
+    let (_reader, writer) = std::io::pipe().unwrap();
+    a.send(&Descriptor(writer.into())).unwrap();
+    assert_eq!(wait(&[&receiver], None).unwrap(), [0]);
+    there.recv().unwrap().recv().unwrap();
+}
+
+#[test]
+fn an_end_that_another_thread_waits_for_is_handed_over_whole() {
+    const MESSAGES: usize = 200;
+    let _watchdog = Watchdog::new();
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let file = Descriptor(writer.into());
+    for _ in 0..50 {
+        let (mut carrier, mut there) = pipe::<Connection<(), Descriptor>, ()>().unwrap();
+        let (mut a, b) = pipe::<Descriptor, ()>().unwrap();
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    wait(&[&b], Some(Duration::from_millis(1))).unwrap();
+                }
+            });
+            scope.spawn(|| (0..MESSAGES).for_each(|_| a.send(&file).unwrap()));
+            // In the middle of the stream.
+            wait(&[&b], None).unwrap();
+            carrier.send(&b).unwrap();
+            let mut end = there.recv().unwrap();
+            let lost = (0..MESSAGES).find_map(|n| Some((n, end.recv().err()?)));
+            is_over.store(true, Ordering::Relaxed);
+            assert!(lost.is_none(), "{lost:?}");
+        });
+    }
 }

@@ -5,6 +5,7 @@
 //! there. But an end may come back, so the sender's name alone does not say that it is still on its *first* way. Therefore
 //! each side counts its claims, and a [`Handover`] says how many there had been. The top bit of the count says that the end
 //! is on its way: that nobody uses it, and whose peer learns by other means that the message is gone need not wait for it.
+//! These other means may tell one way of an end from the next by the count.
 //!
 //! # Protocol
 //! Whoever claims an end: 1. the word; 2. `claims + 1`; 3. everything else.
@@ -90,9 +91,15 @@ impl Side {
         let _ = self.claims.compare_exchange(leaving, handover.claims, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    fn is_leaving(&self) -> bool {
+    fn claims(&self) -> u32 {
+        // ORDERING: Relaxed. Only the end's owner changes it, which asks.
+        self.claims.load(Ordering::Relaxed) & !LEAVING
+    }
+
+    fn leaving(&self) -> Option<u32> {
         // ORDERING: Relaxed. Whoever asks has proof that the message is gone, so nobody takes the end over meanwhile.
-        self.claims.load(Ordering::Relaxed) & LEAVING != 0
+        let claims = self.claims.load(Ordering::Relaxed);
+        (claims & LEAVING != 0).then_some(claims & !LEAVING)
     }
 
     /// Withdraws the end; `peer` is the other side.
@@ -116,16 +123,29 @@ impl Ring<'_> {
         self.header().reader.keep(handover);
     }
 
-    /// Whether the writer's end has been handed over and not been taken over: if the message is gone for good, so is it.
+    /// How often the writer's end has been claimed: what the [`Handover`] will say, if its owner hands it over.
     #[must_use]
-    pub fn is_writer_leaving(&self) -> bool {
-        self.header().writer.is_leaving()
+    pub fn writer_claims(&self) -> u32 {
+        self.header().writer.claims()
     }
 
-    /// As [`is_writer_leaving`](Self::is_writer_leaving), of the reader's end.
+    /// As [`writer_claims`](Self::writer_claims), of the reader's end.
     #[must_use]
-    pub fn is_reader_leaving(&self) -> bool {
-        self.header().reader.is_leaving()
+    pub fn reader_claims(&self) -> u32 {
+        self.header().reader.claims()
+    }
+
+    /// If the writer's end has been handed over and not been taken over, the claims of the [`Handover`]: if the message is
+    /// gone for good, so is the end.
+    #[must_use]
+    pub fn leaving_writer(&self) -> Option<u32> {
+        self.header().writer.leaving()
+    }
+
+    /// As [`leaving_writer`](Self::leaving_writer), of the reader's end.
+    #[must_use]
+    pub fn leaving_reader(&self) -> Option<u32> {
+        self.header().reader.leaving()
     }
 
     /// Closes the writer's end, which this process handed over to one that is proven dead, unless that one had taken it.

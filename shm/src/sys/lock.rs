@@ -17,6 +17,11 @@ type Flock = libc::flock;
 /// Offset of participant 0's byte. Below 2^31, so that 32-bit processes can name it too.
 const BASE: u32 = 1 << 30;
 
+/// Offset of pass 0's byte, behind all others. Passes end below 2^31 too.
+const PASSES: u32 = BASE + (1 << 29);
+/// The highest number of a pass.
+const MAX_PASS: u32 = (1 << 29) - 1;
+
 /// A range of lockable bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bytes {
@@ -31,6 +36,11 @@ impl Bytes {
     pub(crate) const TAKEOVER: Self = Self { start: BASE + MAX_PARTICIPANTS + 1, len: 1 };
     /// All participants and the readers' byte: locked anywhere means that somebody has the segment open.
     pub(crate) const EVERY_LEASE: Self = Self { start: BASE, len: MAX_PARTICIPANTS + 1 };
+
+    /// The byte of pass `number`, of which the lowest 29 bits count.
+    pub(crate) const fn pass(number: u32) -> Self {
+        Self { start: PASSES + (number & MAX_PASS), len: 1 }
+    }
 
     /// The byte of the participant at `index`, 0..1024.
     pub(crate) const fn participant(index: u32) -> Self {
