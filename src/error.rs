@@ -48,8 +48,9 @@ pub enum Error {
         /// The build that the function is of.
         expected: String,
     },
-    /// This process was started to run a function for another one, and reached its own `main` because that does not
-    /// begin with `init`: it may not start processes itself, or they would do the same without end.
+    /// A program was started to run a function and did not: its `main` does not begin with [`init`](crate::init) and it has no
+    /// hook before that; or it is another program altogether, of [`ProcessBuilder::program`](crate::ProcessBuilder::program).
+    /// A process that has gone past its call like that may not start processes itself, or they would do the same without end.
     NotInitialized,
     /// Processes started processes that started processes, deeper than allowed.
     TooDeep {
@@ -277,7 +278,8 @@ impl fmt::Display for Error {
                 write!(f, "the other process is build {found}, but the function is of build {expected}")
             }
             Self::NotInitialized => f.write_str(
-                "a process that was started to run a function did not: its main must begin with crosslane::init()",
+                "the program that was started to run a function did not: its main must begin with crosslane::init(), and it \
+                 must be this program or another copy of it",
             ),
             Self::TooDeep { depth, limit } => write!(f, "process of depth {depth}, where {limit} is the limit"),
             Self::Encode { type_name, reason } => write!(f, "cannot encode a {type_name}: {reason}"),

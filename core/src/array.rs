@@ -112,16 +112,17 @@ impl<'m, T: Plain> View<'m, T> {
     /// Size and alignment (128) of the memory of `len` elements.
     ///
     /// # Errors
-    /// [`ArrayError::Alignment`]; [`ArrayError::TooShort`] if no address space of this target holds it.
+    /// [`ArrayError::Alignment`]; [`ArrayError::TooShort`] if no address space of this target holds it, with the bytes needed
+    /// (`u64::MAX` if they are more) and the most that one holds.
     pub fn layout(len: u64) -> Result<Layout, ArrayError> {
         if align_of::<T>() > MAX_ALIGN {
             return Err(ArrayError::Alignment { align: align_of::<T>() });
         }
-        usize::try_from(len)
+        let needed = len.saturating_mul(Self::STRIDE as u64);
+        usize::try_from(needed)
             .ok()
-            .and_then(|len| len.checked_mul(Self::STRIDE))
             .and_then(|bytes| Layout::from_size_align(bytes, MAX_ALIGN).ok())
-            .ok_or(ArrayError::TooShort { needed: u64::MAX, found: usize::MAX as u64 })
+            .ok_or(ArrayError::TooShort { needed, found: isize::MAX as u64 })
     }
 
     /// Attaches to `len` elements.

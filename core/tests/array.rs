@@ -247,7 +247,11 @@ fn what_does_not_make_an_array_is_refused() {
         const FINGERPRINT: u64 = 1;
     }
     assert_eq!(Array::<Wide>::layout(1), Err(ArrayError::Alignment { align: 256 }));
-    assert!(matches!(Array::<u64>::layout(u64::MAX), Err(ArrayError::TooShort { .. })));
+    let most = isize::MAX as u64;
+    let too_long = |needed| Err(ArrayError::TooShort { needed, found: most });
+    assert_eq!(Array::<u64>::layout(u64::MAX), too_long(u64::MAX));
+    assert_eq!(Array::<u64>::layout((1 << 60) + 1), too_long((1 << 63) + 8));
+    assert_eq!(Array::<u8>::layout(most), too_long(most), "it is not a multiple of its alignment");
     let memory = NonNull::from(Box::leak(Box::new(Memory([0; BYTES])))).cast::<u8>();
     let attach = |offset: usize, len_bytes, len| {
         // SAFETY: inside the memory.

@@ -3,6 +3,7 @@
 //! Protocol, orderings and crash table: [`crosslane_core::array`]. The header says what is in the segment: type and length.
 #![allow(unsafe_code)]
 
+use std::alloc::Layout;
 use std::fmt;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +16,7 @@ use crate::name::Name;
 use crate::named::{Attached, Owner};
 use crate::options::Options;
 use crate::place::{self, Init, New, Object, Place};
-use crate::segment::{CreateError, OpenError, Segment};
+use crate::segment::{self, CreateError, OpenError, Segment};
 use crate::slab::{self, Carve, ObjectId, Slab};
 
 /// An array of elements of type `T` in shared memory, which any processes read and write: one element at a time, atomically
@@ -374,9 +375,20 @@ impl<T: Plain, K: Trust> Object for Array<T, K> {
     }
 }
 
+/// Size and alignment of the memory of `len` elements.
+///
+/// # Errors
+/// [`CreateError::NotEnoughMemory`] if no memory can be so long; [`CreateError::Array`].
+pub(crate) fn layout<T: Plain>(len: u64) -> Result<Layout, CreateError> {
+    array::Array::<T>::layout(len).map_err(|error| match error {
+        ArrayError::TooShort { needed, .. } => segment::not_enough(needed),
+        error => error.into(),
+    })
+}
+
 /// Memory that is all zero holds elements of zero bytes.
-fn new<T: Plain>(len: u64) -> Result<New<impl Init + use<T>>, ArrayError> {
-    let len_bytes = array::Array::<T>::layout(len)?.size() as u64;
+fn new<T: Plain>(len: u64) -> Result<New<impl Init + use<T>>, CreateError> {
+    let len_bytes = layout::<T>(len)?.size() as u64;
     let content = Content { kind: Kind::ARRAY, capacity: len, len_bytes, ..Content::value::<T>() };
     Ok(New { content, init: |_, _| Ok(()) })
 }

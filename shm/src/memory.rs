@@ -50,7 +50,7 @@ fn check_slow(wanted: u64) -> Result<(), Shortage> {
 }
 
 /// Bytes that can be had without pushing anybody out; `u64::MAX` where nothing says.
-fn available() -> u64 {
+pub(crate) fn available() -> u64 {
     machine(&read("/proc/meminfo")).min(groups(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup")))
 }
 

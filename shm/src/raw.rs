@@ -58,6 +58,7 @@ use std::time::Instant;
 use crosslane_core::Plain;
 use crosslane_core::array::{Array, View};
 
+use crate::array;
 use crate::content::Kind;
 use crate::header::{self, HEADER_BYTES};
 use crate::mapping::Mapping;
@@ -142,7 +143,7 @@ impl<T: Plain> RawSegment<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create(name: &Name, len: u64, options: &Options) -> Result<RawOwner<T>, CreateError> {
-        let wanted = Array::<T>::layout(len)?.size() as u64;
+        let wanted = array::layout::<T>(len)?.size() as u64;
         if wanted == 0 {
             return Err(CreateError::Array(crosslane_core::array::ArrayError::TooShort { needed: 1, found: 0 }));
         }

@@ -429,6 +429,12 @@ pub(crate) fn reserve_file(
     Ok((header, fd))
 }
 
+/// More bytes are wanted than any memory has.
+#[cold]
+pub(crate) fn not_enough(wanted: u64) -> CreateError {
+    CreateError::NotEnoughMemory { wanted, available: memory::available() }
+}
+
 /// What `error` of a reservation says.
 pub(crate) fn no_space(error: OsError, wanted: u64, fd: BorrowedFd<'_>) -> CreateError {
     match error.errno {

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crosslane_core::Plain;
 use crosslane_core::WakeMode;
-use crosslane_core::array::{ArrayError, OutOfBounds};
+use crosslane_core::array::OutOfBounds;
 use crosslane_core::end::{ClaimError, End};
 use crosslane_core::latest::{CellsError, PublishError, ReadError};
 use crosslane_shm::header::HeaderError;
-use crosslane_shm::{Array, CreateError, Latest, Mutex, OpenError, Options, Slab, Slabs};
+use crosslane_shm::{Array, CreateError, Latest, Mutex, OpenError, Options, RawSegment, Slab, Slabs};
 use family::{Dir, fork, name, watchdog};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -274,11 +274,17 @@ fn what_does_not_make_an_array_or_cells_is_refused() {
     let error = Latest::<u64>::anonymous(&options.clone().cells(1)).unwrap_err();
     assert_eq!(error, CreateError::Latest(CellsError::Cells { cells: 1 }));
     assert_eq!(error.to_string(), "`Options::cells`: 1 cells: 2 to 255 are possible");
-    let error = Array::<u64>::anonymous(u64::MAX, &options).unwrap_err();
-    assert!(matches!(error, CreateError::Array(ArrayError::TooShort { .. })), "{error}");
-    assert_eq!(error.to_string(), "the array is longer than any memory can be");
-    let error = Array::<u64>::anonymous(1 << 50, &options).unwrap_err();
-    assert!(matches!(error, CreateError::NotEnoughMemory { .. }), "{error}");
+    let wanted = |made: Result<Array<u64, _>, CreateError>| match made.unwrap_err() {
+        CreateError::NotEnoughMemory { wanted, available } if available < wanted => wanted,
+        error => panic!("{error}"),
+    };
+    assert_eq!(wanted(Array::anonymous(u64::MAX, &options)), u64::MAX);
+    assert_eq!(wanted(Array::in_slab(Slabs::family(), u64::MAX)), u64::MAX);
+    assert_eq!(wanted(Array::anonymous((1 << 60) + 1, &options)), (1 << 63) + 8);
+    assert!(wanted(Array::anonymous(1 << 50, &options)) > 1 << 53);
+    let name = Name::random();
+    let raw = RawSegment::<u64>::create(&name("long"), u64::MAX, &options).unwrap_err();
+    assert!(matches!(raw, CreateError::NotEnoughMemory { wanted: u64::MAX, .. }), "{raw}");
     let empty = Array::<u64>::anonymous(0, &options).unwrap();
     assert!(empty.is_empty());
     let fd = empty.as_fd().try_clone_to_owned().unwrap();

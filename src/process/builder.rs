@@ -28,6 +28,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use rustix::process::Signal;
+
 use super::Process;
 use super::call::{Call, Sent, kind};
 use super::child::{self, Errand};
@@ -139,7 +141,9 @@ impl ProcessBuilder {
     }
 
     /// The executable file to start: another copy of this program. One that was built otherwise finds no function of
-    /// this one's, and `join` says [`BuildMismatch`](Error::BuildMismatch).
+    /// this one's, and `join` says [`BuildMismatch`](Error::BuildMismatch). One that is not of crosslane's runs as itself, with
+    /// a socket as its standard input, and when it has ended `join` says [`NotInitialized`](Error::NotInitialized), or
+    /// [`Died`](Error::Died) if it had read that.
     pub fn program(mut self, program: impl AsRef<Path>) -> Self {
         self.program = Some(program.as_ref().to_owned());
         self
@@ -179,12 +183,10 @@ impl ProcessBuilder {
         drop(command);
         let child = match Child::new(started.id(), birth.name.clone()) {
             Ok(child) => Arc::new(child),
-            // Its id may be another process's by now.
-            Err(error @ Error::Vanished { .. }) => return Err(error),
             Err(error) => {
-                // Not yet waited for, and so still itself.
-                let _ = started.kill();
-                let _ = started.wait();
+                // This frees a descriptor, and tells a child of this program to end.
+                drop(ours);
+                end(started.id());
                 return Err(error);
             }
         };
@@ -228,6 +230,14 @@ impl ProcessBuilder {
             command.stderr(stderr);
         }
         Ok(command)
+    }
+}
+
+/// Ends a process that was started and could not be kept. By a pidfd: its id may be another process's by now.
+fn end(pid: u32) {
+    if let Ok(child) = Child::new(pid, String::new()) {
+        let _ = child.signal(Signal::KILL);
+        let _ = child.wait(None);
     }
 }
 

@@ -49,7 +49,11 @@ struct State {
 }
 
 impl Child {
-    /// Takes charge of `pid`, which is a child of this process and was not waited for.
+    /// Takes charge of `pid`, which is a child of this process and was not waited for by this crate.
+    ///
+    /// If it has ended and somebody else has waited for it, its id may be another process's: one that is no child of this
+    /// one is refused here. That the id has gone to another child of this process, between its start and this call, is not
+    /// seen: it takes all ids of the system to be used up meanwhile.
     ///
     /// # Errors
     /// [`Error::Vanished`]: it has ended, and somebody else has taken its status; [`Error::FdLimit`], [`Error::Io`].
@@ -61,6 +65,9 @@ impl Child {
             error => Error::os("open a pidfd")(error),
         });
         let pidfd = above_stdio(opened?)?;
+        if !is_child(pidfd.as_fd()) {
+            return Err(Error::Vanished { pid });
+        }
         Ok(Self { pid, name, pidfd, parent: std::process::id(), state: Mutex::default() })
     }
 
@@ -140,6 +147,18 @@ impl Child {
         match rustix::process::pidfd_send_signal(self.pidfd(), signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(Error::os("send a signal")(error)),
+        }
+    }
+}
+
+/// Whether the process is a child of this one's, that nobody has waited for.
+fn is_child(pidfd: BorrowedFd<'_>) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd), options) {
+            Err(Errno::INTR) => {}
+            Err(Errno::CHILD) => return false,
+            Ok(_) | Err(_) => return true,
         }
     }
 }
@@ -291,4 +310,22 @@ pub(crate) fn own_pidfd() -> Result<Arc<OwnedFd>> {
     let fd = Arc::new(above_stdio(opened.map_err(Error::os("open a pidfd"))?)?);
     *own = Some((pid, Arc::clone(&fd)));
     Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_no_child_is_not_taken_charge_of() {
+        // Whoever has the id of a child that somebody else has waited for.
+        let stranger = std::os::unix::process::parent_id();
+        let taken = Child::new(stranger, String::new());
+        assert!(matches!(taken, Err(Error::Vanished { pid }) if pid == stranger), "{taken:?}");
+        let mut own = std::process::Command::new("/bin/true").spawn().unwrap();
+        let taken = Child::new(own.id(), String::new()).unwrap();
+        assert!(matches!(taken.wait(None), Ok(Some(End::Known(status))) if status.success()));
+        assert!(own.wait().is_err(), "it was waited for");
+        assert!(matches!(Child::new(own.id(), String::new()), Err(Error::Vanished { .. })));
+    }
 }

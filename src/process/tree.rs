@@ -206,7 +206,8 @@ impl ActiveChild {
     }
 }
 
-/// How many CPUs this process may use: by its affinity, and by the quota of its cgroup (version 1 or 2). At least 1.
+/// How many CPUs this process may use: by its affinity, and by the least quota of its cgroups (version 1 or 2), rounded down.
+/// At least 1.
 #[must_use]
 pub fn cpu_count() -> usize {
     // The standard library asks for both.

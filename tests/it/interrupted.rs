@@ -67,6 +67,7 @@ fn calls_with_a_deadline_end_at_it() {
         assert!(!takes_its_time(|| Event::new().unwrap().wait_timeout(TIME)));
         assert!(takes_its_time(|| Barrier::new(2).unwrap().wait_timeout(TIME)).is_err());
         let mut child = spawn(|()| thread::sleep(10 * TIME), ()).unwrap();
+        assert!(takes_its_time(|| child.wait_timeout(TIME)).unwrap().is_none());
         assert!(takes_its_time(|| child.join_timeout(TIME)).unwrap().is_none());
     };
     let _watchdog = Watchdog::new();

@@ -1,7 +1,7 @@
 //! Arrays: elements, ranges, the lock, and the errors.
 
 use crosslane::array::OutOfBounds;
-use crosslane::{Array, CreateError, Error, LockError};
+use crosslane::{Array, CreateError, Error, LockError, OwnedArray};
 
 use crate::support::{die, done, killed, panic_of, run, start};
 
@@ -73,7 +73,20 @@ fn pain_20_an_array_for_which_there_is_no_memory_is_an_error_with_both_numbers()
         }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(Array::<[u64; 8]>::zeroed(usize::MAX), Err(Error::Create(_))));
+    // More than there are addresses, or than a number of bytes can say.
+    for error in [
+        Array::<u8>::zeroed(usize::MAX).unwrap_err(),
+        Array::<[u64; 8]>::zeroed(usize::MAX).unwrap_err(),
+        OwnedArray::<u8>::zeroed(usize::MAX).unwrap_err(),
+        OwnedArray::<u64>::zeroed(usize::MAX / 4).unwrap_err(),
+    ] {
+        match error {
+            Error::Create(CreateError::NotEnoughMemory { wanted, available }) => {
+                assert!(wanted > isize::MAX as u64 && available < wanted, "{wanted} {available}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Stdio;
-use std::time::Duration;
 
 use crosslane::{Error, ProcessBuilder, cpu_count, spawn};
 use rustix::process::{Resource, Rlimit};
@@ -160,28 +159,33 @@ fn a_child_that_somebody_else_has_waited_for_is_seen_to_have_ended() {
     assert_eq!(spawn(in_parent, ()).unwrap().join().unwrap(), Some(2));
 }
 
-extern "C" fn nothing(_: libc::c_int) {}
-
+/// As a program does that takes care of all its children in a thread.
 #[test]
-fn signals_interrupt_no_wait() {
+fn children_that_somebody_else_waits_for_meanwhile_lose_no_result_and_hang_nobody() {
     let in_parent = |()| {
-        // SAFETY: a handler that does nothing, without SA_RESTART.
-        let mut action = unsafe { std::mem::zeroed::<libc::sigaction>() };
-        action.sa_sigaction = nothing as *const () as usize;
-        // SAFETY: as above.
-        unsafe { libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()) };
-        let every = libc::timeval { tv_sec: 0, tv_usec: 1000 };
-        let timer = libc::itimerval { it_interval: every, it_value: every };
-        // SAFETY: a timer of this process.
-        unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
-        let mut child = spawn(forever, ()).unwrap();
-        let start = std::time::Instant::now();
-        assert!(child.wait_timeout(Duration::from_millis(100)).unwrap().is_none());
-        assert!(start.elapsed() >= Duration::from_millis(100));
-        drop(child);
-        spawn(|bytes: Vec<u8>| bytes.len(), vec![0; 1 << 20]).unwrap().join().unwrap()
+        std::thread::spawn(|| {
+            // Whichever child ends, until the process does.
+            while rustix::process::wait(rustix::process::WaitOptions::empty()) != Ok(None) {
+                std::thread::yield_now();
+            }
+        });
+        let is_told = |child: Result<crosslane::Process<()>, Error>| match child
+            .and_then(|mut child| child.join_timeout(LIMIT))
+        {
+            Ok(joined) => joined.is_some(),
+            Err(Error::Vanished { .. } | Error::Died { .. } | Error::NotInitialized) => true,
+            Err(_) => false,
+        };
+        for n in 0..20 {
+            assert_eq!(spawn(|n: u32| n + 1, n).unwrap().join().unwrap(), n + 1);
+            let killed = spawn(forever, ()).unwrap();
+            killed.kill().unwrap();
+            assert!(is_told(Ok(killed)));
+            // It may end, and be waited for, at any moment of being started.
+            assert!(is_told(ProcessBuilder::new().program("/bin/true").spawn(|()| (), ())));
+        }
     };
-    assert_eq!(spawn(in_parent, ()).unwrap().join().unwrap(), 1 << 20);
+    spawn(in_parent, ()).unwrap().join().unwrap();
 }
 
 #[test]
