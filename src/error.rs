@@ -299,12 +299,7 @@ impl fmt::Display for Error {
                  the argument of one call"
             ),
             Self::AlreadySent { handle } => write!(f, "this {handle} was handed over to another process before"),
-            Self::ThroughItself { handle } => {
-                write!(
-                    f,
-                    "this {handle} receives what is sent here, so nobody could receive it: send it through another"
-                )
-            }
+            Self::ThroughItself { handle } => write!(f, "this {handle} is what receives what is sent here"),
             Self::TooLarge { len_bytes, limit_bytes } => {
                 write!(f, "a message of {len_bytes} bytes, where {limit_bytes} is the limit")
             }

@@ -282,7 +282,6 @@ fn what_does_not_make_an_array_or_cells_is_refused() {
     assert_eq!(wanted(Array::in_slab(Slabs::family(), u64::MAX)), u64::MAX);
     assert_eq!(wanted(Array::anonymous((1 << 60) + 1, &options)), (1 << 63) + 8);
     assert!(wanted(Array::anonymous(1 << 50, &options)) > 1 << 53);
-    let name = Name::random();
     let raw = RawSegment::<u64>::create(&name("long"), u64::MAX, &options).unwrap_err();
     assert!(matches!(raw, CreateError::NotEnoughMemory { wanted: u64::MAX, .. }), "{raw}");
     let empty = Array::<u64>::anonymous(0, &options).unwrap();

@@ -165,7 +165,8 @@ fn children_that_somebody_else_waits_for_meanwhile_lose_no_result_and_hang_nobod
     let in_parent = |()| {
         std::thread::spawn(|| {
             // Whichever child ends, until the process does.
-            while rustix::process::wait(rustix::process::WaitOptions::empty()) != Ok(None) {
+            loop {
+                let _ = rustix::process::wait(rustix::process::WaitOptions::empty());
                 std::thread::yield_now();
             }
         });
@@ -255,7 +256,13 @@ fn a_program_with_rights_that_its_caller_lacks_starts_nothing() {
     std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
     let name = concat!(module_path!(), "::a_program_with_rights_that_its_caller_lacks_starts_nothing");
     let (_, name) = name.split_once("::").unwrap();
-    let output = std::process::Command::new(&copy).args(["--exact", name, "--nocapture"]).output();
+    let output = loop {
+        match std::process::Command::new(&copy).args(["--exact", name, "--nocapture"]).output() {
+            // Another test's child, which has not executed its program yet, has the copy open for writing.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            output => break output,
+        }
+    };
     std::fs::remove_file(&copy).unwrap();
     let output = output.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
