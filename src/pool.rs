@@ -9,6 +9,7 @@
 //! | where callbacks run | `callbacks.rs` |
 //! | the pool's side: who sweeps, who waits, what begins and ends | `crew.rs`, `keeper.rs` |
 //! | what is pending, and who has what | `ledger.rs`, `pending.rs`, `piece.rs`, `post.rs` |
+//! | items on their way: encoding them; where large ones lie | `draft.rs`; `store.rs`, `extents.rs` |
 //! | the rings between pool and worker, and the descriptors beside them | `lane.rs`, `companion.rs` |
 //! | the worker's side | `worker.rs`, `interrupts.rs` |
 //! | functions and trampolines | `call.rs` |
@@ -28,6 +29,8 @@ mod callbacks;
 mod companion;
 mod completion;
 mod crew;
+mod draft;
+mod extents;
 mod interrupts;
 mod job;
 mod keeper;
@@ -36,6 +39,7 @@ mod ledger;
 mod pending;
 mod piece;
 mod post;
+mod store;
 mod task;
 mod worker;
 
@@ -53,7 +57,9 @@ pub use self::task::Task;
 
 use self::call::{Call, Key};
 use self::crew::{Crew, Settings};
+use self::draft::Draft;
 use self::piece::{Piece, Sink};
+use self::store::Store;
 use self::task::Slot;
 use crate::error::{Error, Result};
 use crate::process::cpu_count;
@@ -65,6 +71,16 @@ use crate::wire::{self, Portable};
 /// finish: [`close`](Self::close), then [`join`](Self::join).
 ///
 /// `S` is what each worker keeps between calls, made by the [initializer](PoolBuilder::initializer).
+///
+/// # What it costs
+/// For each worker a process, three descriptors, and 260 KiB of shared memory; for the pool, two threads and a few
+/// descriptors.
+///
+/// Arguments of 16 KiB and more lie in shared memory of their own, which is made when the first one comes, and which workers
+/// read in place: so a `Vec<u8>`, a [`Blob`](crate::Blob) or a `String` is copied twice on its way, once by each side. While
+/// they are under way it takes up to twice their length, in segments of at least 16 MiB with a descriptor each, 64 at most;
+/// of a pool that has nothing to do one such segment is left, the pages of it that were used. Where there is no descriptor or
+/// no memory for one, arguments travel through the workers' rings, more slowly.
 ///
 /// # Examples
 /// ```
@@ -295,7 +311,7 @@ impl<S: 'static> Pool<S> {
         lane: Option<usize>,
     ) -> Result<Task<R>> {
         let slot = Slot::new();
-        let piece = piece_of_one(job, argument, Arc::clone(&slot) as _)?;
+        let piece = piece_of_one(self.crew.store(), job, argument, Arc::clone(&slot) as _)?;
         Task::submit(&self.crew, Piece { lane, ..piece }, slot, type_name::<A>())
     }
 
@@ -480,13 +496,18 @@ impl<S: 'static> Pool<S> {
 }
 
 /// One item of a job.
-fn piece_of_one<A: Portable>(job: &Arc<piece::Job>, argument: &A, sink: Arc<dyn Sink>) -> Result<Piece> {
-    let mut bytes = vec![0; 4];
-    let (packed, mut parcel) = wire::pack_many(|packer| packer.append(argument, &mut bytes));
+fn piece_of_one<A: Portable>(
+    store: &Arc<Store>,
+    job: &Arc<piece::Job>,
+    argument: &A,
+    sink: Arc<dyn Sink>,
+) -> Result<Piece> {
+    let mut draft = Draft::new(store);
+    let (packed, mut parcel) = wire::pack_many(|packer| draft.push(packer, argument));
     packed?;
-    job::write_len(&mut bytes, 0)?;
-    parcel.bytes = bytes;
-    Ok(Piece::new(job, sink, 0, 1, parcel))
+    let rooms;
+    (parcel.bytes, rooms) = draft.finish();
+    Ok(Piece { rooms, ..Piece::new(job, sink, 0, 1, parcel) })
 }
 
 impl<S> Drop for Pool<S> {

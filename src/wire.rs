@@ -27,7 +27,7 @@ use crate::error::{Codec, CodecError, Error, Result};
 use crate::place::Place;
 
 /// Memory that a thread keeps for its next message, in bytes at most.
-const MAX_SCRATCH_BYTES: usize = 1 << 20;
+const MAX_SCRATCH_BYTES: usize = 4 << 20;
 
 /// What may travel between processes: anything that serde can write and read back.
 ///

@@ -17,7 +17,7 @@ use super::lane::Head;
 use crate::frame::{self, Blocking, FDS_AT_ONCE, Received, Receiver};
 
 /// Sends those of `fds` that have not gone, and notes them in `head`; `false` if the socket is full.
-pub(super) fn send_on(socket: BorrowedFd<'_>, fds: &[OwnedFd], head: &mut Head, blocking: Blocking) -> bool {
+pub(super) fn send_on(socket: BorrowedFd<'_>, fds: &[impl AsFd], head: &mut Head, blocking: Blocking) -> bool {
     while let Some(rest) = fds.get(head.fds as usize..).filter(|rest| !rest.is_empty() && !head.is_torn) {
         let part: Vec<_> = rest.iter().take(FDS_AT_ONCE).map(AsFd::as_fd).collect();
         match frame::send_fds(socket, &part, blocking) {

@@ -22,6 +22,7 @@ use super::ledger::{Backoff, Ledger, Phase, Sweeper};
 use super::pending::Pending;
 use super::piece::{Cause, Deliveries, Job, Piece, Reply, deliver};
 use super::post::{End, Lane, Post, drain};
+use super::store::Store;
 use super::worker::{self, Definition, Initializer, Setup};
 use crate::Trusted;
 use crate::error::{Error, Result};
@@ -56,6 +57,7 @@ pub(super) struct Settings {
 #[derive(Debug)]
 pub(super) struct Crew {
     ledger: Mutex<Ledger>,
+    store: Arc<Store>,
     bell: Placed<Shared<EventWord, Trusted>>,
     env: Env,
     /// Where the pool's own sweeping thread sleeps.
@@ -77,8 +79,10 @@ impl Crew {
         let bell = Placed::new(Shared::in_slab(&slab, EventWord::new())?);
         let env = bell.segment().env().ok_or(Error::Open(crate::OpenError::ReadOnly))?;
         let lanes = (0..settings.workers).map(|_| Lane::new(&slab)).collect::<Result<_>>()?;
+        let store = Arc::new(Store::default());
         let ledger = Ledger {
             lanes,
+            store: Arc::clone(&store),
             pending: Pending::default(),
             waiting: 0,
             driving: 0,
@@ -94,7 +98,7 @@ impl Crew {
         };
         let (ledger, sweeper) = (Mutex::new(ledger), Condvar::new());
         let (keeper, callbacks) = (Keeper::new()?, Arc::default());
-        let crew = Arc::new(Self { ledger, bell, env, sweeper, settings, keeper, callbacks });
+        let crew = Arc::new(Self { ledger, store, bell, env, sweeper, settings, keeper, callbacks });
         for index in 0..crew.settings.workers {
             // What has started is ended when the crew is dropped.
             crew.fill(index)?;
@@ -185,7 +189,14 @@ impl Crew {
 
     /// No piece of `job` will be made any more.
     pub(super) fn forget(&self, job: &Job) {
-        self.lock().lanes.iter_mut().for_each(|lane| lane.forget(job));
+        let mut ledger = self.lock();
+        ledger.lanes.iter_mut().for_each(|lane| lane.forget(job));
+        ledger.withdraw();
+    }
+
+    /// Where the large items of pieces lie.
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     pub(super) fn retries(&self) -> u32 {
@@ -407,6 +418,8 @@ impl Crew {
         let mut ledger = self.lock();
         ledger.take_answers(&mut deliveries);
         let is_running = ledger.running(ticket).is_some();
+        // A piece may have come back with the answers.
+        ledger.feed(&mut deliveries);
         drop(ledger);
         self.deliver(deliveries);
         is_running

@@ -10,6 +10,7 @@
 //! | 2. take the piece out of the ring | worker | |
 //! | 3. begin | worker | CAS `QUEUED` -> `RUNNING` |
 //! | 3'. take it back instead | pool | CAS `QUEUED` -> `TAKEN_BACK` |
+//! | 3''. if it cannot be read (`store.rs`), answer that instead of 3; the pool sends it again | worker | |
 //! | 4. run and answer; or, where 3' came first, answer that it was not begun | worker | |
 //! | 5. read the answer; the word is free | pool | |
 //!
@@ -44,6 +45,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crosslane_core::event::EventWord;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::store::Address;
 use crate::Trusted;
 use crate::error::{Codec, PanicReport};
 use crate::place::Placed;
@@ -148,6 +150,12 @@ pub(super) enum Kind {
     Ready = 5,
     /// From the worker: its initializer failed, and it leaves; behind it a [`Failure`].
     Unfit = 6,
+    /// To the worker: segment `number` of the store, whose descriptor is beside it.
+    Lend = 7,
+    /// To the worker: segment `number` will not be named again.
+    Withdraw = 8,
+    /// From the worker: it has not begun the piece, because segment `number` is missing.
+    Unread = 9,
 }
 
 /// What every record begins with.
@@ -164,7 +172,7 @@ pub(super) struct Head {
     pub(super) is_torn: bool,
     /// The word of the piece.
     pub(super) slot: u8,
-    /// The job.
+    /// The job, or the segment.
     pub(super) number: u32,
     pub(super) items: u32,
     /// Descriptors that travel beside the piece: see `companion.rs`.
@@ -200,6 +208,9 @@ impl Head {
             4 => Kind::TakenBack,
             5 => Kind::Ready,
             6 => Kind::Unfit,
+            7 => Kind::Lend,
+            8 => Kind::Withdraw,
+            9 => Kind::Unread,
             _ => return None,
         };
         let (number, items, fds) = ([a, b, c, d], [e, f, g, h], [i, j, k, l]);
@@ -230,12 +241,53 @@ pub(super) enum Failure {
 
 /// How an item in a piece begins: its length. How an outcome begins: the same, with this bit for a [`Failure`].
 pub(super) const FAILED: u32 = 1 << 31;
+/// How an item begins that lies in the store: behind it is its [`Address`].
+const STORED: u32 = u32::MAX;
 
-/// Splits what is `len`-prefixed off the front of `bytes`.
-pub(super) fn split_item<'a>(bytes: &mut &'a [u8]) -> Option<(u32, &'a [u8])> {
-    let (len, rest) = bytes.split_first_chunk()?;
-    let len = u32::from_le_bytes(*len);
-    let (item, rest) = rest.split_at_checked((len & !FAILED) as usize)?;
+/// An item of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Item<'a> {
+    Here(&'a [u8]),
+    Stored(Address),
+}
+
+/// Splits an item off the front of `bytes`.
+pub(super) fn split_item<'a>(bytes: &mut &'a [u8]) -> Option<Item<'a>> {
+    let (&len, rest) = bytes.split_first_chunk()?;
+    let len = u32::from_le_bytes(len);
+    if len == STORED {
+        let (address, rest) = rest.split_first_chunk()?;
+        *bytes = rest;
+        return Some(Item::Stored(Address::parse(address)));
+    }
+    let (item, rest) = rest.split_at_checked(len as usize)?;
     *bytes = rest;
-    Some((len & FAILED, item))
+    Some(Item::Here(item))
+}
+
+/// The addresses of a piece's items, of those that lie in the store.
+pub(super) fn addresses(mut bytes: &[u8]) -> impl Iterator<Item = Address> {
+    let items = std::iter::from_fn(move || split_item(&mut bytes));
+    items.filter_map(|item| if let Item::Stored(address) = item { Some(address) } else { None })
+}
+
+/// Appends an item, which is shorter than [`FAILED`].
+pub(super) fn write_item(bytes: &mut Vec<u8>, item: &[u8]) {
+    bytes.extend_from_slice(&u32::try_from(item.len()).unwrap_or(0).to_le_bytes());
+    bytes.extend_from_slice(item);
+}
+
+/// Appends an item that lies in the store.
+pub(super) fn write_address(bytes: &mut Vec<u8>, address: Address) {
+    bytes.extend_from_slice(&STORED.to_le_bytes());
+    bytes.extend_from_slice(&address.to_bytes());
+}
+
+/// Splits an outcome off the front of `bytes`: [`FAILED`] or 0, and what it is.
+pub(super) fn split_outcome<'a>(bytes: &mut &'a [u8]) -> Option<(u32, &'a [u8])> {
+    let (&len, rest) = bytes.split_first_chunk()?;
+    let len = u32::from_le_bytes(len);
+    let (outcome, rest) = rest.split_at_checked((len & !FAILED) as usize)?;
+    *bytes = rest;
+    Some((len & FAILED, outcome))
 }

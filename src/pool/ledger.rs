@@ -10,6 +10,7 @@ use super::lane::{self, Words};
 use super::pending::Pending;
 use super::piece::{Cause, Deliveries, Job, Piece, Reply};
 use super::post::{Flying, Lane, Post};
+use super::store::Store;
 use crate::error::{Error, Result};
 
 /// How often in a row a worker may fail to start, and the pause before the second attempt; each further one is twice as long.
@@ -21,6 +22,8 @@ const TICK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Ledger {
     pub(super) lanes: Vec<Lane>,
+    /// Where the large items of pieces lie.
+    pub(super) store: Arc<Store>,
     pub(super) pending: Pending,
     /// Threads inside `wait_until`.
     pub(super) waiting: usize,
@@ -114,6 +117,7 @@ impl Ledger {
         for lane in &mut self.lanes {
             if let Some(post) = &mut lane.post {
                 found |= post.take_answers(deliveries);
+                post.unread.drain(..).for_each(|piece| self.pending.put_back(piece));
             }
         }
         found
@@ -131,10 +135,18 @@ impl Ledger {
 
     /// Gives out what is pending, one piece to each lane in turn; what a busy lane has not begun goes to an idle one.
     pub(super) fn feed(&mut self, deliveries: &mut Deliveries) {
+        self.withdraw();
         self.send();
         self.give_out(deliveries);
         // Once for all that each was given.
         self.lanes.iter_mut().filter_map(|lane| lane.post.as_mut()).for_each(Post::announce);
+    }
+
+    /// Tells the workers which segments of the store have been given up.
+    pub(super) fn withdraw(&mut self) {
+        for number in self.store.take_gone() {
+            self.lanes.iter_mut().for_each(|lane| lane.withdraw(number));
+        }
     }
 
     fn give_out(&mut self, deliveries: &mut Deliveries) {
@@ -247,6 +259,7 @@ impl Ledger {
     /// What a worker that has ended had not answered: what it had not begun goes to others, and what it had is lost, or
     /// tried again.
     pub(super) fn give_back(&mut self, words: &Words, post: Post, cause_of_death: &Cause, deliveries: &mut Deliveries) {
+        post.unread.into_iter().for_each(|piece| self.pending.put_back(piece));
         for Flying { slot, piece, cause, .. } in post.flying {
             let Some(mut piece) = piece else { continue };
             if lane::advance(&words[usize::from(slot)], lane::TAKEN_BACK) {
@@ -287,12 +300,14 @@ impl Ledger {
         }
         let reason = cause.as_ref().map_or(Cause::Cancelled, |cause| Cause::Unfit(Arc::clone(cause)));
         self.phase = Phase::Over(cause);
+        // Workers may still read what their pieces' rooms hold.
+        self.store.close();
         for piece in self.pending.take_all() {
             piece.end(Reply::Lost(reason.clone()), deliveries);
         }
         let mut posts = Vec::new();
         for mut post in self.lanes.iter_mut().filter_map(|lane| lane.post.take()) {
-            for piece in post.flying.drain(..).filter_map(|flying| flying.piece) {
+            for piece in post.flying.drain(..).filter_map(|flying| flying.piece).chain(post.unread.drain(..)) {
                 piece.end(Reply::Lost(reason.clone()), deliveries);
             }
             posts.push(post);

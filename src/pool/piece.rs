@@ -5,6 +5,8 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lane::{self, Item};
+use super::store::Room;
 use crate::error::{Error, PanicReport};
 use crate::wire::{InTransit, Parcel};
 
@@ -33,6 +35,8 @@ pub(super) struct Piece {
     /// The one lane that it is for, if it is for one.
     pub(super) lane: Option<usize>,
     pub(super) parcel: Parcel,
+    /// Where those of its items lie that are large, in their order: as long as this lives, they lie there.
+    pub(super) rooms: Vec<Room>,
     pub(super) retries: u32,
     pub(super) in_transit: InTransit,
 }
@@ -85,7 +89,25 @@ pub(super) type Deliveries = Vec<(Arc<dyn Sink>, usize, Reply)>;
 impl Piece {
     pub(super) fn new(job: &Arc<Job>, sink: Arc<dyn Sink>, index: usize, items: u32, parcel: Parcel) -> Self {
         let (job, retries) = (Arc::clone(job), job.retries);
-        Self { job, sink, ticket: 0, index, items, lane: None, parcel, retries, in_transit: InTransit::default() }
+        let (rooms, in_transit) = (Vec::new(), InTransit::default());
+        Self { job, sink, ticket: 0, index, items, lane: None, parcel, rooms, retries, in_transit }
+    }
+
+    /// Takes its items out of their rooms, and into its bytes. No worker may be given it meanwhile.
+    pub(super) fn unstore(&mut self) {
+        let (stored, mut rooms) = (std::mem::take(&mut self.parcel.bytes), std::mem::take(&mut self.rooms).into_iter());
+        let mut rest = &stored[..];
+        while let Some(item) = lane::split_item(&mut rest) {
+            let taken;
+            let bytes = match item {
+                Item::Here(bytes) => bytes,
+                Item::Stored(_) => {
+                    taken = rooms.next().map(Room::into_bytes).unwrap_or_default();
+                    &taken
+                }
+            };
+            lane::write_item(&mut self.parcel.bytes, bytes);
+        }
     }
 
     pub(super) fn end(self, reply: Reply, deliveries: &mut Deliveries) {

@@ -16,6 +16,7 @@ use crosslane_core::record::PopError;
 use super::companion::{self, Taken};
 use super::lane::{self, DEPTH, Failure, HEAD_BYTES, Head, Kind, PART_BYTES, RING_BYTES, Words};
 use super::piece::{Cause, Deliveries, Job, Piece, Reply};
+use super::store::{Room, Segment};
 use crate::Trusted;
 use crate::error::{CodecError, Error, Result};
 use crate::frame::{Blocking, Receiver};
@@ -51,7 +52,11 @@ pub(super) struct Post {
     pub(super) inbox: Vec<u8>,
     /// Jobs that it has been told of.
     pub(super) told: HashSet<u32>,
-    /// The one that it was told of or given a piece of last; 0: none.
+    /// Segments of the store that it has.
+    lent: HashSet<u32>,
+    /// Pieces that it has handed back because it could not read them.
+    pub(super) unread: Vec<Piece>,
+    /// The job that it was told of or given a piece of last; 0: none.
     last_told: u32,
     pub(super) items_left: u64,
     pub(super) is_ready: bool,
@@ -69,12 +74,23 @@ pub(super) struct Flying {
     pub(super) cause: Option<Cause>,
 }
 
-/// What is partly in the ring: a definition, or the last piece that flies.
+/// What is partly in the ring, or not yet: the last piece that flies, or something else that the worker is told.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) head: Head,
-    pub(super) definition: Option<Arc<Job>>,
+    pub(super) subject: Subject,
     pub(super) offset: usize,
+}
+
+/// What is being sent.
+#[derive(Debug)]
+pub(super) enum Subject {
+    /// The piece of the head's slot.
+    Piece,
+    Job(Arc<Job>),
+    Segment(Arc<Segment>),
+    /// What the head says is all.
+    Nothing,
 }
 
 impl Lane {
@@ -106,7 +122,13 @@ impl Lane {
         let Some(post) = &mut self.post else { return };
         if post.last_told != piece.job.number && post.told.insert(piece.job.number) {
             let head = Head::new(Kind::Define, piece.job.number);
-            post.outbox.push_back(Sending { head, definition: Some(Arc::clone(&piece.job)), offset: 0 });
+            post.outbox.push_back(Sending { head, subject: Subject::Job(Arc::clone(&piece.job)), offset: 0 });
+        }
+        for segment in piece.rooms.iter().map(Room::segment) {
+            if post.lent.insert(segment.number()) {
+                let head = Head::new(Kind::Lend, segment.number());
+                post.outbox.push_back(Sending { head, subject: Subject::Segment(Arc::clone(segment)), offset: 0 });
+            }
         }
         post.last_told = piece.job.number;
         let slot = post.next_slot;
@@ -124,7 +146,7 @@ impl Lane {
             post.turned = Instant::now();
         }
         post.flying.push_back(Flying { slot, piece: Some(piece), begun: None, cause: None });
-        post.outbox.push_back(Sending { head, definition: None, offset: 0 });
+        post.outbox.push_back(Sending { head, subject: Subject::Piece, offset: 0 });
         post.send();
     }
 
@@ -166,9 +188,16 @@ impl Lane {
             && post.told.remove(&job.number)
         {
             post.last_told = 0;
-            post.outbox.push_back(Sending { head: Head::new(Kind::Forget, job.number), definition: None, offset: 0 });
-            post.send();
-            post.announce();
+            post.tell(Kind::Forget, job.number);
+        }
+    }
+
+    /// Tells the worker that a segment of the store has been given up.
+    pub(super) fn withdraw(&mut self, number: u32) {
+        if let Some(post) = &mut self.post
+            && post.lent.remove(&number)
+        {
+            post.tell(Kind::Withdraw, number);
         }
     }
 
@@ -199,6 +228,8 @@ impl Post {
             outbox: VecDeque::new(),
             inbox: Vec::new(),
             told: HashSet::new(),
+            lent: HashSet::new(),
+            unread: Vec::new(),
             last_told: 0,
             items_left,
             is_ready: false,
@@ -234,25 +265,42 @@ impl Post {
         is_idle.then_some(self.turned)
     }
 
+    /// Tells the worker something that needs no more than a head.
+    fn tell(&mut self, kind: Kind, number: u32) {
+        self.outbox.push_back(Sending { head: Head::new(kind, number), subject: Subject::Nothing, offset: 0 });
+        self.send();
+        self.announce();
+    }
+
     /// Writes what is to be sent, as far as there is room; returns whether anything was. A worker that sleeps is woken by
     /// [`announce`](Self::announce).
     pub(super) fn send(&mut self) -> bool {
         let mut is_moving = false;
         while let (Some(sending), Some(work)) = (self.outbox.front_mut(), &mut self.work) {
-            let (body, fds) = match &sending.definition {
-                Some(job) => (&job.definition[..], &job.fds[..]),
-                None if sending.head.kind == Kind::Forget => Default::default(),
-                // Of a piece that was taken back, nothing more.
-                None => piece_of(&self.flying, sending.head.slot)
-                    .map_or_else(Default::default, |piece| (&piece.parcel.bytes[..], &piece.parcel.fds[..])),
+            let (socket, head) = (self.companion.as_fd(), &mut sending.head);
+            let (body, are_beside) = match &sending.subject {
+                Subject::Nothing => (&[][..], true),
+                Subject::Segment(segment) => {
+                    (&[][..], companion::send_on(socket, &[segment.as_fd()], head, Blocking::No))
+                }
+                Subject::Job(job) => (&job.definition[..], companion::send_on(socket, &job.fds, head, Blocking::No)),
+                Subject::Piece => match piece_of(&self.flying, head.slot).map(|piece| &piece.parcel) {
+                    Some(parcel) => (&parcel.bytes[..], companion::send_on(socket, &parcel.fds, head, Blocking::No)),
+                    // Of a piece that was taken back, nothing more.
+                    None => (&[][..], true),
+                },
             };
-            if !companion::send_on(self.companion.as_fd(), fds, &mut sending.head, Blocking::No) {
+            if !are_beside {
                 break;
             }
-            if sending.head.is_torn && sending.definition.is_some() {
+            match (sending.head.is_torn, &sending.subject) {
                 // The worker has it without its context. It is told anew with the next piece.
-                self.told.remove(&sending.head.number);
-                self.last_told = 0;
+                (true, Subject::Job(_)) => {
+                    self.told.remove(&sending.head.number);
+                    self.last_told = 0;
+                }
+                (true, Subject::Segment(segment)) => drop(self.lent.remove(&segment.number())),
+                _ => {}
             }
             let rest = body.get(sending.offset..).unwrap_or_default();
             let (part, behind) = rest.split_at(rest.len().min(PART_BYTES));
@@ -342,7 +390,21 @@ impl Post {
                 };
                 piece.end(reply, deliveries);
             }
-            Kind::Define | Kind::Forget => self.distrust(),
+            Kind::Unread => self.not_read(head),
+            Kind::Define | Kind::Forget | Kind::Lend | Kind::Withdraw => self.distrust(),
+        }
+    }
+
+    /// The worker lacks a segment: it is lent again with the next piece in it, and this one travels through the ring.
+    fn not_read(&mut self, head: Head) {
+        let Some(flying) = self.flying.pop_front().filter(|flying| flying.slot == head.slot) else {
+            return self.distrust();
+        };
+        self.lent.remove(&head.number);
+        if let Some(mut piece) = flying.piece {
+            self.items_left = self.items_left.saturating_add(u64::from(piece.items));
+            piece.unstore();
+            self.unread.push(piece);
         }
     }
 

@@ -302,7 +302,7 @@ pub(super) fn outcomes<R: Portable>(
     };
     wire::unpack_many(fds, || {
         let mut rest = &bytes[..];
-        while let Some((flag, outcome)) = lane::split_item(&mut rest) {
+        while let Some((flag, outcome)) = lane::split_outcome(&mut rest) {
             let is_failure = flag == FAILED;
             each(if is_failure {
                 Err(failure(outcome, argument, type_name::<R>()))

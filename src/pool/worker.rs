@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::call::{Bench, Call, Context, Out, Resolved};
 use super::companion::{self, Taken};
 use super::interrupts;
-use super::lane::{self, Carried, Ends, FAILED, Failure, Head, Kind, PART_BYTES, Words};
+use super::lane::{self, Carried, Ends, FAILED, Failure, Head, Item, Kind, PART_BYTES, Words};
+use super::store::Loans;
 use crate::Trusted;
 use crate::error::{CodecError, Error};
 use crate::frame::{Blocking, Receiver};
@@ -61,6 +62,7 @@ struct Worker {
     bench: Bench,
     max_result_bytes: u32,
     jobs: HashMap<u32, Job>,
+    loans: Loans,
     /// The outcomes of a piece, kept for the memory.
     out: Vec<u8>,
 }
@@ -94,6 +96,7 @@ impl Worker {
             bench: Bench::default(),
             max_result_bytes,
             jobs: HashMap::new(),
+            loans: Loans::default(),
             out: Vec::new(),
         })
     }
@@ -120,7 +123,12 @@ impl Worker {
                 Kind::Define => self.define(head, &piece)?,
                 Kind::Forget => drop(self.jobs.remove(&head.number)),
                 Kind::Items => self.items(head, &piece)?,
-                Kind::TakenBack | Kind::Ready | Kind::Unfit => return Err(Over),
+                Kind::Lend => {
+                    let fd = self.fds(head)?.and_then(|mut fds| fds.pop());
+                    self.loans.lend(head.number, fd);
+                }
+                Kind::Withdraw => self.loans.withdraw(head.number),
+                Kind::TakenBack | Kind::Ready | Kind::Unfit | Kind::Unread => return Err(Over),
             }
         }
     }
@@ -176,6 +184,9 @@ impl Worker {
 
     fn items(&mut self, head: Head, piece: &[u8]) -> Result<(), Over> {
         let fds = self.fds(head)?;
+        if let Some(number) = self.loans.missing_of(lane::addresses(piece)) {
+            return self.answer(Head { kind: Kind::Unread, number, fds: 0, is_torn: false, ..head }, &[]);
+        }
         let word = self.words.get(usize::from(head.slot)).ok_or(Over)?;
         if !lane::advance(word, lane::RUNNING) {
             return self.answer(Head { kind: Kind::TakenBack, fds: 0, is_torn: false, ..head }, &[]);
@@ -186,11 +197,11 @@ impl Worker {
         };
         let mut out = mem::take(&mut self.out);
         out.clear();
-        let bench = &mut self.bench;
+        let (bench, loans) = (&mut self.bench, &self.loans);
         let max_result_bytes = self.max_result_bytes;
         let (has_failed, parcel) = wire::unpack_many(fds, || {
             wire::pack_many(|packer| {
-                let mut run = Run { job, bench, packer, out: &mut out, max_result_bytes };
+                let mut run = Run { job, bench, loans, packer, out: &mut out, max_result_bytes };
                 run.all(head, piece)
             })
         });
@@ -225,6 +236,7 @@ impl Worker {
 struct Run<'a, 'p> {
     job: &'a mut Job,
     bench: &'a mut Bench,
+    loans: &'a Loans,
     packer: &'a mut Packer<'p>,
     out: &'a mut Vec<u8>,
     max_result_bytes: u32,
@@ -235,8 +247,14 @@ impl Run<'_, '_> {
     fn all(&mut self, head: Head, piece: &[u8]) -> bool {
         let (mut rest, mut has_failed) = (piece, false);
         for _ in 0..head.items {
-            let Some((_, item)) = lane::split_item(&mut rest) else { return true };
-            has_failed |= !self.one(item);
+            let loans = self.loans;
+            let is_ok = match lane::split_item(&mut rest) {
+                Some(Item::Here(item)) => Some(self.one(item)),
+                Some(Item::Stored(address)) => loans.read(address, |item| self.one(item)),
+                None => None,
+            };
+            let Some(is_ok) = is_ok else { return true };
+            has_failed |= !is_ok;
             if has_failed && !head.tries_all {
                 break;
             }

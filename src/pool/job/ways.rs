@@ -70,8 +70,8 @@ macro_rules! plans {
         }
 
         /// At most so many items are on their way at a time, or have a result that is not yet taken; 0 counts as 1. If nobody
-        /// says, it is two pieces for each worker of an `imap`, and 32 of a map that ends when all is done. Beyond 64 MiB of
-        /// arguments no more are read unless a worker has nothing.
+        /// says, it is two pieces for each worker of an `imap`, and 32 of a map that ends when all is done. Beyond 4 MiB of
+        /// arguments for each worker, and 64 MiB in all, it is never more than two pieces for each.
         pub fn window(mut self, items: usize) -> Self {
             self.plan.window = Some(items.max(1));
             self
@@ -258,7 +258,7 @@ impl<'p> Plan<'p> {
         let job = Arc::new(self.crew.job(call?, self.context?, false, self.retries, self.timeout)?);
         let slot = Slot::new();
         let sink = LastOf::new(self.crew, &job, &slot);
-        Task::submit(self.crew, piece_of_one(&job, argument, sink)?, slot, type_name::<A>())
+        Task::submit(self.crew, piece_of_one(self.crew.store(), &job, argument, sink)?, slot, type_name::<A>())
     }
 }
 

@@ -50,8 +50,10 @@ pub fn rows(scale: f64) -> Vec<Row> {
             .contestant(COPY, move || copy(large, false))
             .contestant(FRESH, move || copy(large, true))
             .contestant(ARGUMENTS, move || arguments(large))
-            .goal(ARGUMENTS, COPY, 1.25)
-            .versus(ARGUMENTS, FRESH)
+            // Each argument comes out of a vector of its own, and the function is given a new one; the copies of one vector that
+            // stays in the cache, into another that does too, are no bound of that.
+            .goal(ARGUMENTS, FRESH, 1.25)
+            .versus(ARGUMENTS, COPY)
             .rival(ARGUMENTS, "procspawn Pool, one at a time", large, move || procspawn_arguments(large))
             .python(ARGUMENTS, "Python Pool.map", large, &[large], ARGUMENTS_OF_PYTHON),
         Row::new("work on an array of 256 MiB, two halves", Unit::Nanos, numbers)
