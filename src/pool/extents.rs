@@ -16,10 +16,10 @@ pub(super) struct Extents {
 }
 
 impl Extents {
-    /// Of `len` bytes, a multiple of [`ALIGN`]; all are free.
+    /// Of `len` bytes, which is a multiple of [`ALIGN`] and not 0; all are free.
     pub(super) fn new(len: u32) -> Self {
-        let len = len - len % ALIGN;
-        Self { free: if len == 0 { Vec::new() } else { vec![0..len] }, len }
+        debug_assert!(len > 0 && len.is_multiple_of(ALIGN), "{len}");
+        Self { free: std::iter::once(0..len).collect(), len }
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -60,7 +60,7 @@ impl Extents {
 
     /// Whether nothing is taken.
     pub(super) fn is_whole(&self) -> bool {
-        self.free == [0..self.len]
+        matches!(&self.free[..], [free] if *free == (0..self.len))
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
             let mut taken: Vec<(u32, u32)> = Vec::new();
             for _ in 0..100 {
                 if random.below(5) < 3 {
-                    let len = random.below(LEN as usize / 4) as u32;
+                    let len = u32::try_from(random.below(LEN as usize / 4)).unwrap();
                     let starts = (0..=LEN - Extents::rounded(len).unwrap()).step_by(ALIGN as usize);
                     let is_free = |start: &u32| !taken.iter().any(|other| overlap((*start, len), *other));
                     let lowest = starts.into_iter().find(is_free);

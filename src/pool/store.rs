@@ -2,7 +2,7 @@
 //!
 //! Through a ring an item is copied four times: into its piece, into the ring, out of it, into the function's argument. A
 //! large one is copied by the pool into a *room* of a segment that the worker has mapped as well, and decoded by the worker
-//! where it lies: two copies, of which each runs in a process of its own. In the piece's bytes there is then a [`Address`]: a
+//! where it lies: two copies, of which each runs in a process of its own. In the piece's bytes there is then an [`Address`]: a
 //! segment's number and a range.
 //!
 //! # Protocol
@@ -415,7 +415,7 @@ mod tests {
         assert_eq!(store.put(&bytes).unwrap().address().segment, numbers[1], "the first that is free");
         drop((one, three));
         assert_eq!(segments(&store), 1);
-        assert_eq!(store.take_gone(), [numbers[2], numbers[1]]);
+        assert_eq!(store.take_gone(), [numbers[1], numbers[2]]);
         assert_eq!((store.take_gone(), store.put(&bytes).unwrap().address().segment), (vec![], numbers[0]));
     }
 

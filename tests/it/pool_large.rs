@@ -298,7 +298,9 @@ fn without_descriptors_in_the_worker_they_arrive_all_the_same() {
         // Once they have descriptors again, handles arrive too, beside what is large.
         pool.broadcast(limit, &limits[0]).unwrap();
         assert_eq!(pool.map(checked, items()).unwrap(), lengths);
-        let add = |(sums, bytes): (Array<u64>, Blob<u8>)| drop(sums.elements().fetch_add(0, checked(bytes.0) as u64));
+        let add = |(sums, bytes): (Array<u64>, Blob<u8>)| {
+            sums.elements().fetch_add(0, checked(bytes.0) as u64);
+        };
         pool.map(add, lengths.iter().map(|&len| (sums.clone(), Blob(pattern(len))))).unwrap();
         assert_eq!(sums.get(0), (round + 1) * lengths.iter().sum::<usize>() as u64);
         pool.broadcast(limit, &3).unwrap();
