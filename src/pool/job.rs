@@ -134,14 +134,14 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
                 Chunk { items: known.map_or(usize::MAX, |items| items.div_ceil(pieces).max(1)), bytes: PIECE_BYTES }
             }
         };
-        let window = Window::new(&plan.crew, plan.window.unwrap_or(usize::MAX), plan.crew.workers() * DEEP_WINDOW);
+        let window = Window::new(plan.crew, plan.window.unwrap_or(usize::MAX), plan.crew.workers() * DEEP_WINDOW);
         Self::new(plan, call, items, (tries_all, chunk, window))
     }
 
     fn lazy(plan: Plan<'p>, call: Result<Call>, items: I) -> Result<Self> {
         let chunk = Chunk { items: plan.chunk_size.unwrap_or(1), bytes: usize::MAX };
         let items_at_once = chunk.items.saturating_mul(plan.crew.workers() * SHALLOW_WINDOW);
-        let window = Window::new(&plan.crew, plan.window.unwrap_or(items_at_once), usize::MAX);
+        let window = Window::new(plan.crew, plan.window.unwrap_or(items_at_once), usize::MAX);
         Self::new(plan, call, items, (true, chunk, window))
     }
 
