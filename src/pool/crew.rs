@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crosslane_core::event::EventWord;
 use crosslane_core::{Slice, Wait, WakeMode};
-use crosslane_sync::Deadline;
+use crosslane_sync::{Deadline, spin};
 
 use super::call::{Call, Key};
 use super::callbacks::Callbacks;
@@ -140,9 +140,9 @@ impl Crew {
         let (tx, rx) = (work.writer().map_err(Error::ring)?, answers.reader().map_err(Error::ring)?);
         let ends = Ends { work, answers, words, bell: self.bell.clone(), companion };
         let name = format!("{}-{index}", self.settings.name);
-        let max_result_bytes = self.settings.max_result_bytes;
-        let process =
-            ProcessBuilder::new().name(name).spawn(worker::work, Setup { ends, initializer, max_result_bytes })?;
+        let (max_result_bytes, is_crowded) = (self.settings.max_result_bytes, self.is_crowded());
+        let setup = Setup { ends, initializer, max_result_bytes, is_crowded };
+        let process = ProcessBuilder::new().name(name).spawn(worker::work, setup)?;
         self.keeper.watch(process.sentinel(), index)?;
         let post = Post::new(process, tx, rx, ours, self.settings.items_per_worker);
         let mut ledger = self.lock();
@@ -214,6 +214,11 @@ impl Crew {
 
     pub(super) fn workers(&self) -> usize {
         self.settings.workers
+    }
+
+    /// Whether there are more workers than CPUs: who spins then may keep one of them from its work.
+    fn is_crowded(&self) -> bool {
+        self.settings.workers > spin::cpus() as usize
     }
 
     pub(super) fn pids(&self) -> Vec<u32> {
@@ -300,8 +305,8 @@ impl Crew {
     }
 
     fn look_and_sleep(&self, deadline: Deadline, done: impl Fn() -> bool) -> bool {
-        // A look takes about as long as three pauses.
-        let budget = self.env.spins() / 3;
+        // A look takes about as long as three pauses. Crowded workers spin for a quarter of the time, too.
+        let budget = self.env.spins() / if self.is_crowded() { 12 } else { 3 };
         let mut looks = 0;
         loop {
             if done() {

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crosslane_core::WakeMode;
 use crosslane_core::event::EventWord;
+use crosslane_sync::spin;
 use serde::{Deserialize, Serialize};
 
 use super::call::{Bench, Call, Context, Out, Resolved};
@@ -31,6 +32,8 @@ pub(super) struct Setup {
     pub(super) initializer: Option<Initializer>,
     /// The longest result, less than [`FAILED`].
     pub(super) max_result_bytes: u32,
+    /// There are more workers than CPUs.
+    pub(super) is_crowded: bool,
 }
 
 /// How a worker makes its state.
@@ -76,7 +79,10 @@ struct Job {
 /// The function that a worker's process is started with. Returns when the pool closes the lane or is gone.
 pub(super) fn work(setup: Setup) {
     interrupts::ignore();
-    let Setup { ends, initializer, max_result_bytes } = setup;
+    let Setup { ends, initializer, max_result_bytes, is_crowded } = setup;
+    if is_crowded {
+        spin::lower();
+    }
     // What cannot be had here is not there because the pool is not either.
     if let Some(mut worker) = Worker::new(ends, max_result_bytes) {
         let (Ok(()) | Err(Over)) = worker.start(initializer).and_then(|()| worker.serve());

@@ -18,10 +18,12 @@ const RUNS: u32 = 3;
 
 const UNKNOWN: u32 = u32::MAX;
 static BUDGET: AtomicU32 = AtomicU32::new(UNKNOWN);
+static CPUS: AtomicU32 = AtomicU32::new(UNKNOWN);
 
-/// How many pauses are worth spending before a sleep: 300 to 700, or 0 where this process may use one CPU only.
+/// How many pauses are worth spending before a sleep: 300 to 700, or 0 where this process may use one CPU only; a quarter of
+/// that after [`lower`].
 ///
-/// Measured at the first call (15 us, and what reading the CPU set and quota costs) and kept: a later change of the
+/// Measured at the first call (15 us, and what [`cpus`] costs then, 30 to 150 us) and kept: a later change of the
 /// affinity is not seen.
 #[must_use]
 pub fn budget() -> u32 {
@@ -36,11 +38,34 @@ pub fn budget() -> u32 {
     }
 }
 
+/// Divides what [`budget`] says by four, in this process and from now on: for one that knows that more processes are at work
+/// than there are CPUs.
+///
+/// A quarter still finds what a running peer does at once; and the rest of the spin is time that others could use.
+pub fn lower() {
+    // ORDERING: Relaxed. A plain number, as in `budget`.
+    BUDGET.store(budget() / 4, Ordering::Relaxed);
+}
+
+/// How many CPUs this process might use, by its CPU set and quota, when this was first called; 2 if nobody knows.
+#[must_use]
+pub fn cpus() -> u32 {
+    // ORDERING: Relaxed. A plain number, as in `budget`.
+    match CPUS.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            // An unknown number is taken as several: a spin in vain costs 10 us, a sleep in vain as much.
+            let cpus = std::thread::available_parallelism().map_or(2, core::num::NonZero::get);
+            let cpus = u32::try_from(cpus).unwrap_or(UNKNOWN - 1);
+            CPUS.store(cpus, Ordering::Relaxed);
+            cpus
+        }
+        cpus => cpus,
+    }
+}
+
 fn measure() -> u32 {
-    // An unknown number of CPUs is taken as several: a spin in vain costs 10 us, a sleep in vain as much.
-    let cpus = std::thread::available_parallelism().map_or(2, core::num::NonZero::get);
     let fastest = (0..RUNS).map(|_| time_pauses()).min().unwrap_or(0);
-    budget_for(cpus, fastest)
+    budget_for(cpus(), fastest)
 }
 
 /// Nanoseconds that `TIMED_PAUSES` pauses take.
@@ -52,7 +77,7 @@ fn time_pauses() -> u64 {
     start.passed_nanos()
 }
 
-fn budget_for(cpus: usize, timed_nanos: u64) -> u32 {
+fn budget_for(cpus: u32, timed_nanos: u64) -> u32 {
     if cpus <= 1 {
         return 0;
     }
@@ -75,6 +100,9 @@ mod tests {
         assert_eq!(budget_for(2, 16 * 256), 437);
         assert_eq!(budget_for(2, 0), 700);
         assert_eq!(budget_for(2, u64::MAX), 300);
-        assert!(budget() == 0 || PAUSES.contains(&budget()));
+        let whole = budget();
+        assert!(whole == 0 || PAUSES.contains(&whole));
+        lower();
+        assert_eq!(budget(), whole / 4);
     }
 }
