@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crosslane::{Error, Event, Pool, Task, spawn};
+use crosslane_sync::spin;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, getpid, getrlimit, kill_process, pidfd_getfd,
@@ -220,6 +221,15 @@ fn long_arguments_are_read_as_workers_need_them() {
     let mut results = pool.job().chunk_size(1).window(20).imap_unordered(|blob: Vec<u8>| blob.len(), items);
     assert_eq!(results.next().unwrap().unwrap(), 16 << 20);
     assert!(made.get() <= 4, "64 MiB: {}", made.get());
+}
+
+#[test]
+fn workers_that_are_more_than_the_cpus_spin_less() {
+    let budgets = |workers| Pool::new(workers).unwrap().broadcast(|(): ()| spin::budget(), &()).unwrap();
+    let cpus = usize::try_from(spin::cpus()).unwrap();
+    // As many pauses as take about 7 us on this machine, or none.
+    assert!(budgets(cpus.min(8)).into_iter().all(|pauses| pauses == 0 || pauses >= 300));
+    assert!(budgets(cpus + 1).into_iter().all(|pauses| pauses <= 700 / 4));
 }
 
 #[test]
