@@ -57,7 +57,8 @@ const HEADERS_BYTES: u32 = 1 << 10;
 ///
 /// An end on its way belongs to its sender: if that dies first, the peer sees [`Error::PeerDied`]. If it never arrives,
 /// because who was to get it died, dropped its own end, or could not decode the message, the peer sees [`Error::Closed`],
-/// within 10 ms if it waits. So it is for a half that travels alone.
+/// within 10 ms if it waits. So it is for a half that travels alone. As long as somebody lives who could still receive it, the
+/// peer waits.
 ///
 /// # Examples
 /// ```

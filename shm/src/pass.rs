@@ -8,7 +8,8 @@
 //! # Protocol
 //! Sender: 1. a pass; 2. what is on its way says so; 3. the message, with the pass; 4. the own descriptor is closed.
 //! Receiver: 1. takes what came, which then no longer says that it is on its way; 2. closes the pass.
-//! Anybody: 1. it says that it is on its way; 2. nobody has the pass; 3. it still says so: it is lost.
+//! Anybody: 1. it says that it is on its way; 2. nobody has the pass; 3. it still says so: it is lost. For ends of rings these
+//! steps, and their model, are in [`crosslane_core::record`].
 //!
 //! The kernel orders the receiver's two steps before the end of the lock, and that before the answer to who asks.
 //!

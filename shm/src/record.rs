@@ -290,16 +290,16 @@ impl Record<Trusted> {
         self.ring().map_or(0, |ring| ring.reader_claims())
     }
 
-    /// As [`Ring::leaving_writer`].
+    /// As [`Ring::is_writer_lost`].
     #[must_use]
-    pub fn leaving_writer(&self) -> Option<u32> {
-        self.ring().ok()?.leaving_writer()
+    pub fn is_writer_lost(&self, has_pass: impl FnOnce(u32) -> bool) -> bool {
+        self.ring().is_ok_and(|ring| ring.is_writer_lost(has_pass))
     }
 
-    /// As [`Ring::leaving_reader`].
+    /// As [`Ring::is_reader_lost`].
     #[must_use]
-    pub fn leaving_reader(&self) -> Option<u32> {
-        self.ring().ok()?.leaving_reader()
+    pub fn is_reader_lost(&self, has_pass: impl FnOnce(u32) -> bool) -> bool {
+        self.ring().is_ok_and(|ring| ring.is_reader_lost(has_pass))
     }
 
     /// Closes the writer's end, which this process handed over to one that is proven dead: see [`Ring::withdraw_writer`].

@@ -29,15 +29,12 @@ pub(super) fn pass(halves: &[(&Ring, Half)]) -> Result<OwnedFd> {
 
 /// Whether this half has been handed over, and its message is gone. One system call if it has been handed over.
 pub(super) fn is_lost(ring: &Ring, half: Half) -> bool {
-    let leaving = || match half {
-        Half::Sender => ring.leaving_writer(),
-        Half::Receiver => ring.leaving_reader(),
-    };
-    let Some(claims) = leaving() else { return false };
     // What cannot be asked is not known to be lost.
-    let has_pass = ring.segment().has_pass(number(ring, half, claims)).unwrap_or(true);
-    // Its receiver takes it over before it closes the pass.
-    !has_pass && leaving() == Some(claims)
+    let has_pass = |claims| ring.segment().has_pass(number(ring, half, claims)).unwrap_or(true);
+    match half {
+        Half::Sender => ring.is_writer_lost(has_pass),
+        Half::Receiver => ring.is_reader_lost(has_pass),
+    }
 }
 
 /// The number of the pass: another one for each ring of a segment, for each half of it, and each time that it is handed over.

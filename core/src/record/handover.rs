@@ -4,8 +4,8 @@
 //! An end is handed over by its word ([`end`](crate::end)): the sender's name stays in it until the receiver has put its own
 //! there. But an end may come back, so the sender's name alone does not say that it is still on its *first* way. Therefore
 //! each side counts its claims, and a [`Handover`] says how many there had been. The top bit of the count says that the end
-//! is on its way: that nobody uses it, and whose peer learns by other means that the message is gone need not wait for it.
-//! These other means may tell one way of an end from the next by the count.
+//! is on its way: that nobody uses it. A peer that can ask whether the message still is need not wait for it: whoever sends
+//! gives it a *pass*, which is there as long as anybody can take the message, and which the count tells from the next one.
 //!
 //! # Protocol
 //! Whoever claims an end: 1. the word; 2. `claims + 1`; 3. everything else.
@@ -15,6 +15,10 @@
 //!
 //! Take over: 1. `claims` is what it was, and leaving; 2. the word; 3. CAS(claims, leaving -> claims + 1), which one of those
 //! wins who have been given the same hand-over in one process; 4. everything else.
+//!
+//! Lost ([`Ring::is_writer_lost`], [`Ring::is_reader_lost`]), asked by anybody: 1. `claims`, leaving; 2. there is no pass of that
+//! count; 3. `claims` is what it was. The sender has the pass before it hands over, and the receiver gives it back behind step 3
+//! of taking over; who asks is told by what orders these (a lock of the kernel's).
 //!
 //! Withdraw ([`Ring::withdraw_writer`], [`Ring::withdraw_reader`]), once the process that was to take the end over is proven
 //! dead, or is done with the message that the end was in: 1. `claims` is what it was, so the receiver did not get as far as
@@ -96,10 +100,13 @@ impl Side {
         self.claims.load(Ordering::Relaxed) & !LEAVING
     }
 
-    fn leaving(&self) -> Option<u32> {
-        // ORDERING: Relaxed. Whoever asks has proof that the message is gone, so nobody takes the end over meanwhile.
+    fn is_lost(&self, has_pass: impl FnOnce(u32) -> bool) -> bool {
+        // ORDERING: Relaxed, both. Where there is no pass any more, whoever gave it back has counted before.
         let claims = self.claims.load(Ordering::Relaxed);
-        (claims & LEAVING != 0).then_some(claims & !LEAVING)
+        if claims & LEAVING == 0 || has_pass(claims & !LEAVING) {
+            return false;
+        }
+        self.claims.load(Ordering::Relaxed) == claims
     }
 
     /// Withdraws the end; `peer` is the other side.
@@ -135,17 +142,17 @@ impl Ring<'_> {
         self.header().reader.claims()
     }
 
-    /// If the writer's end has been handed over and not been taken over, the claims of the [`Handover`]: if the message is
-    /// gone for good, so is the end.
+    /// Whether the writer's end has been handed over, and nobody can take it over any more: of a [`Handover`] with so many
+    /// claims `has_pass` says whether its message is still there.
     #[must_use]
-    pub fn leaving_writer(&self) -> Option<u32> {
-        self.header().writer.leaving()
+    pub fn is_writer_lost(&self, has_pass: impl FnOnce(u32) -> bool) -> bool {
+        self.header().writer.is_lost(has_pass)
     }
 
-    /// As [`leaving_writer`](Self::leaving_writer), of the reader's end.
+    /// As [`is_writer_lost`](Self::is_writer_lost), of the reader's end.
     #[must_use]
-    pub fn leaving_reader(&self) -> Option<u32> {
-        self.header().reader.leaving()
+    pub fn is_reader_lost(&self, has_pass: impl FnOnce(u32) -> bool) -> bool {
+        self.header().reader.is_lost(has_pass)
     }
 
     /// Closes the writer's end, which this process handed over to one that is proven dead, unless that one had taken it.
