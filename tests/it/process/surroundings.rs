@@ -159,6 +159,13 @@ fn a_child_that_somebody_else_has_waited_for_is_seen_to_have_ended() {
     assert_eq!(spawn(in_parent, ()).unwrap().join().unwrap(), Some(2));
 }
 
+#[test]
+fn a_program_that_runs_no_function_is_told_what_it_lacks() {
+    let error = ProcessBuilder::new().program("/bin/true").spawn(|()| (), ()).unwrap().join().unwrap_err();
+    assert!(matches!(error, Error::NotInitialized), "{error:?}");
+    assert!(error.to_string().contains("must begin with crosslane::init()"), "{error}");
+}
+
 /// As a program does that takes care of all its children in a thread.
 #[test]
 fn children_that_somebody_else_waits_for_meanwhile_lose_no_result_and_hang_nobody() {
