@@ -72,6 +72,16 @@ use crate::wire::{self, Portable};
 ///
 /// `S` is what each worker keeps between calls, made by the [initializer](PoolBuilder::initializer).
 ///
+/// Threads may share a pool. Calls begin about in the order in which they were submitted, by whichever thread: a worker runs
+/// what it was given in order, up to 32 pieces ahead, and one that has nothing to do takes the earliest that another has not
+/// begun.
+///
+/// # Crash
+/// A worker that dies, of whatever, loses the piece that it was at: one call, or as many items as
+/// [`chunk_size`](Job::chunk_size) says. That fails with [`Error::Died`] or is tried again
+/// ([`retries`](PoolBuilder::retries)); everything else goes to others, and a new worker takes its place. Where no worker
+/// comes up any more, all fails with [`Error::NoWorkers`]. Workers end with this process, however it ends.
+///
 /// # What it costs
 /// For each worker a process, three descriptors, and 260 KiB of shared memory; for the pool, two threads and a few
 /// descriptors.
@@ -266,6 +276,9 @@ impl Pool {
 impl<S: 'static> Pool<S> {
     /// Runs `function(argument)` in some worker and waits for its result.
     ///
+    /// Blocks until the call has ended, behind what was submitted before. This thread spins for some microseconds, in which an
+    /// idle worker answers, and then sleeps.
+    ///
     /// # Errors
     /// As [`submit`](Self::submit) and [`Task::result`].
     pub fn apply<A: Portable, R: Portable>(&self, function: fn(A) -> R, argument: A) -> Result<R> {
@@ -275,6 +288,9 @@ impl<S: 'static> Pool<S> {
     }
 
     /// Has some worker run `function(argument)`. Does not block.
+    ///
+    /// Encodes the argument, and writes it to a worker if one has room: some microseconds for a short one. What no worker has
+    /// room for is kept in memory, however much that is; [`imap`](Self::imap) keeps within a window.
     ///
     /// # Errors
     /// [`Error::Encode`] or another reason why the argument cannot travel, [`Error::PoolClosed`], [`Error::NoWorkers`],
@@ -317,6 +333,8 @@ impl<S: 'static> Pool<S> {
 
     /// Runs `function(argument)` once in each worker, and waits for the results, in the workers' order.
     ///
+    /// Blocks until each has done what it was given before, and this. For a worker that is being replaced its successor runs it.
+    ///
     /// # Errors
     /// That of the first worker whose call failed. The others run to their end.
     pub fn broadcast<A: Portable, R: Portable>(&self, function: fn(A) -> R, argument: &A) -> Result<Vec<R>> {
@@ -328,6 +346,9 @@ impl<S: 'static> Pool<S> {
     }
 
     /// `function` of each item, in the items' order. The items are read as the workers need them.
+    ///
+    /// Blocks until all is done. This thread encodes items and decodes results meanwhile. Items travel in pieces of several,
+    /// since each piece costs as much as a single call does, whatever its length.
     ///
     /// # Errors
     /// That of the first item whose failure is known; what has not begun then is not begun. [`job`](Self::job) and
@@ -366,6 +387,11 @@ impl<S: 'static> Pool<S> {
 
     /// The results one by one, in the items' order. Items are read as results are taken: at most a window of them, twice
     /// as many as there are workers, is on its way.
+    ///
+    /// Does not block; `next` does, until the next item has an outcome, and begins with sending what the window has room for:
+    /// nothing is sent, nor any item read, before the first. Items travel singly unless
+    /// [`chunk_size`](Job::chunk_size) says otherwise. An error is that of its item alone: the results behind it come all the
+    /// same.
     pub fn imap<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
         &self,
         function: fn(A) -> R,
@@ -374,7 +400,7 @@ impl<S: 'static> Pool<S> {
         self.job().imap(function, items)
     }
 
-    /// As [`imap`](Self::imap), in the order in which they come.
+    /// As [`imap`](Self::imap), in the order in which they come: nobody waits for an earlier item that takes longer.
     pub fn imap_unordered<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
         &self,
         function: fn(A) -> R,
@@ -383,7 +409,8 @@ impl<S: 'static> Pool<S> {
         self.job().imap_unordered(function, items)
     }
 
-    /// Says how a map or a call is to be: chunk size, window, timeout, retries, progress.
+    /// Says how a map or a call is to be: chunk size, window, timeout, retries, progress. Nothing happens until it is given a
+    /// function.
     ///
     /// # Examples
     /// ```
@@ -401,6 +428,9 @@ impl<S: 'static> Pool<S> {
     }
 
     /// A job whose function is given `context` with each item: what a closure would capture. It is sent once to each worker.
+    ///
+    /// It is encoded here and now, and decoded in a worker when that comes to the first item. A worker keeps it until the
+    /// job has ended.
     ///
     /// # Examples
     /// ```
@@ -437,58 +467,64 @@ impl<S: 'static> Pool<S> {
         JobWithState::new(self)
     }
 
-    /// No more work is taken on. What there is is done.
+    /// No more work is taken on. What there is is done. Does not block; [`join`](Self::join) waits.
     pub fn close(&self) {
         self.crew.close();
     }
 
     /// Closes the pool, and waits until all is done and the workers have left.
     ///
+    /// Blocks for as long as that takes, and takes part in the pool's work meanwhile. Not for the pool's callbacks
+    /// ([`Task::on_done`]).
+    ///
     /// # Errors
-    /// None at present.
+    /// [`Error::NoWorkers`] if the pool ended because none come up: then not all was done. What became of a call, its task says.
     pub fn join(&self) -> Result<()> {
-        self.crew.close();
-        self.crew.finish(Deadline::never());
-        Ok(())
+        self.join_until(Deadline::never()).map(drop)
     }
 
     /// As [`join`](Self::join), for at most so long; `false` if there is still work.
     ///
     /// # Errors
-    /// None at present.
+    /// As `join`.
     pub fn join_timeout(&self, timeout: Duration) -> Result<bool> {
+        self.join_until(Deadline::after(timeout))
+    }
+
+    fn join_until(&self, deadline: Deadline) -> Result<bool> {
         self.crew.close();
-        Ok(self.crew.finish(Deadline::after(timeout)))
+        let is_done = self.crew.finish(deadline);
+        self.crew.failure().map_or(Ok(is_done), |cause| Err(Error::NoWorkers(cause)))
     }
 
     /// Kills the workers. What they had not done is [`Error::Cancelled`].
+    ///
+    /// Returns when the kernel has ended them, which takes the longer the more memory they have.
     pub fn terminate(&self) {
         self.crew.terminate();
     }
 
     /// No more work is taken on; what has not begun is done all the same, or is [`Error::Cancelled`] if `cancel`. With
-    /// `wait`, returns when all is done and the workers have left.
+    /// `wait`, blocks as [`join`](Self::join) does; else not at all.
     ///
     /// # Errors
-    /// As [`join`](Self::join).
+    /// As `join`, with `wait`.
     pub fn shutdown(&self, wait: bool, cancel: bool) -> Result<()> {
         self.crew.close();
         if cancel {
             self.crew.take_all_back();
         }
-        if wait {
-            self.crew.finish(Deadline::never());
-        }
-        Ok(())
+        if wait { self.join() } else { Ok(()) }
     }
 
-    /// How many workers the pool has, or is about to have again.
+    /// How many workers the pool has, or is about to have again: as many as it was made with.
     #[must_use]
     pub fn size(&self) -> usize {
         self.crew.workers()
     }
 
-    /// The workers' process ids at the moment; one that is being replaced is missing.
+    /// The workers' process ids at the moment; one that is being replaced, or has left for want of work, is missing. Does not
+    /// block.
     #[must_use]
     pub fn worker_pids(&self) -> Vec<u32> {
         self.crew.pids()

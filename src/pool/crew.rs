@@ -474,6 +474,14 @@ impl Crew {
         })
     }
 
+    /// Why the pool has ended, if not because it was to.
+    pub(super) fn failure(&self) -> Option<Arc<Error>> {
+        match &self.lock().phase {
+            Phase::Over(cause) => cause.clone(),
+            Phase::Open | Phase::Closed => None,
+        }
+    }
+
     /// Ends the workers, and whatever was not done.
     pub(super) fn terminate(&self) {
         let mut deliveries = Vec::new();

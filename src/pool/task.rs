@@ -21,7 +21,8 @@ use crate::wire::{self, Portable};
 
 /// A call that was submitted to a [`Pool`](crate::Pool), and its result, once it has one.
 ///
-/// Dropping it lets the call run and forgets the result. It is a [`Future`]: any runtime can await it.
+/// Dropping it lets the call run and forgets the result. It is a [`Future`]: any runtime can await it. It outlives its pool:
+/// what that had not done is [`Error::Cancelled`] then.
 #[must_use = "dropping a Task forgets its result"]
 pub struct Task<R> {
     crew: Arc<Crew>,
@@ -190,7 +191,7 @@ impl<R> Task<R> {
         self.crew.wait_until(Deadline::now(), || self.slot.is_done())
     }
 
-    /// Whether a worker is at it right now. Does not block.
+    /// Whether a worker is at it right now; it may have ended when this returns. Does not block.
     #[must_use]
     pub fn is_running(&self) -> bool {
         !self.slot.is_done() && self.crew.is_running(self.ticket)
@@ -198,13 +199,17 @@ impl<R> Task<R> {
 
     /// Takes the call back if no worker has begun it; returns whether it was. Its result is [`Error::Cancelled`] then.
     ///
-    /// Does not block. A call that is running goes on: [`kill`](Self::kill) ends it.
+    /// Does not block, and costs about the same however many calls there are. A call that is running goes on:
+    /// [`kill`](Self::kill) ends it.
     pub fn cancel(&self) -> bool {
         !self.slot.is_done() && self.crew.take_back(&[self.ticket]) > 0
     }
 
     /// Takes the call back, or ends the worker that is at it (SIGKILL), which is replaced; returns whether that was so. Its
     /// result is [`Error::Cancelled`] then. The other calls that the worker was given go to others.
+    ///
+    /// Does not block: a thread of the pool's reaps the worker and starts another. `false` if the call has ended: then nobody is
+    /// killed. A killed call is not tried again, whatever its [retries](crate::PoolBuilder::retries).
     ///
     /// # Errors
     /// [`Error::Io`] if the worker could not be signalled.
@@ -216,6 +221,9 @@ impl<R> Task<R> {
 impl<R: Portable> Task<R> {
     /// Waits for the result. Takes part in the pool's work meanwhile.
     ///
+    /// Blocks until the call has ended: spins for some microseconds, then sleeps. If its worker dies, it ends at once with
+    /// that; a worker that is stopped (SIGSTOP) in the middle of it is waited for.
+    ///
     /// # Errors
     /// What ended the call instead: [`Error::Panicked`], [`Error::Died`] for its worker, [`Error::Cancelled`],
     /// [`Error::TimedOut`], [`Error::Encode`] or [`Error::Decode`], [`Error::NoWorkers`].
@@ -224,7 +232,7 @@ impl<R: Portable> Task<R> {
         self.slot.take().map_or(Err(Error::Cancelled), |reply| result_of(reply, self.argument))
     }
 
-    /// Waits at most so long; the result is not lost by that.
+    /// Waits at most so long (zero: looks only); the result is not lost by that, and the call goes on.
     ///
     /// # Errors
     /// As [`result`](Self::result).

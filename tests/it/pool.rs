@@ -148,6 +148,13 @@ fn an_initializer_that_fails_ends_the_pool_with_its_reason() {
     let pool = Pool::builder().workers(1).initializer(|(): ()| -> u32 { panic!("no model") }, ()).build().unwrap();
     let Err(Error::NoWorkers(cause)) = pool.map_state(|_, x: u32| x, 0..3) else { panic!() };
     assert!(matches!(&*cause, Error::Panicked(report) if report.message == "no model"), "{cause}");
+    // Not all was done.
+    assert!(matches!(pool.join(), Err(Error::NoWorkers(_))));
+    assert!(matches!(pool.join_timeout(WATCHDOG), Err(Error::NoWorkers(_))));
+    assert!(matches!(pool.shutdown(true, false), Err(Error::NoWorkers(_))));
+    pool.shutdown(false, true).unwrap();
+    pool.terminate();
+    assert!(matches!(pool.join(), Err(Error::NoWorkers(_))), "it is the same reason as before");
 }
 
 #[test]
