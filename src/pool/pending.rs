@@ -46,22 +46,20 @@ impl Pending {
     }
 
     /// Takes a new piece on, behind all others; returns its ticket.
-    pub(super) fn submit(&mut self, piece: Piece) -> u64 {
+    pub(super) fn submit(&mut self, mut piece: Piece) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.put_back(Piece { ticket, ..piece });
+        piece.ticket = ticket;
+        self.count(&piece);
+        self.places.push_back(Place { ticket, piece: Some(piece) });
         ticket
     }
 
     /// Puts a piece where its ticket says.
     pub(super) fn put_back(&mut self, piece: Piece) {
-        self.len += 1;
-        self.limited += usize::from(piece.job.timeout.is_some());
+        self.count(&piece);
         let ticket = piece.ticket;
         let place = Place { ticket, piece: Some(piece) };
-        if self.places.back().is_none_or(|last| last.ticket < ticket) {
-            return self.places.push_back(place);
-        }
         match self.find(ticket) {
             Ok(hole) => self.places[hole] = place,
             Err(at) => self.places.insert(at, place),
@@ -70,12 +68,17 @@ impl Pending {
 
     /// Takes the piece with this ticket out, if it is there.
     pub(super) fn take(&mut self, ticket: u64) -> Option<Piece> {
-        let is_first = self.places.front().is_some_and(|first| first.ticket == ticket);
-        let at = if is_first { 0 } else { self.find(ticket).ok()? };
-        let piece = self.places[at].piece.take()?;
+        let piece = if self.places.front()?.ticket == ticket {
+            self.places.pop_front()?.piece?
+        } else {
+            let at = self.find(ticket).ok()?;
+            self.places[at].piece.take()?
+        };
         self.len -= 1;
         self.limited -= usize::from(piece.job.timeout.is_some());
-        self.close_holes();
+        if self.places.len() > self.len {
+            self.close_holes();
+        }
         Some(piece)
     }
 
@@ -83,6 +86,11 @@ impl Pending {
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Piece> + use<> {
         (self.len, self.limited) = (0, 0);
         std::mem::take(&mut self.places).into_iter().filter_map(|place| place.piece)
+    }
+
+    fn count(&mut self, piece: &Piece) {
+        self.len += 1;
+        self.limited += usize::from(piece.job.timeout.is_some());
     }
 
     fn find(&self, ticket: u64) -> Result<usize, usize> {
