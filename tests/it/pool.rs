@@ -203,11 +203,10 @@ fn who_has_nothing_to_do_takes_the_earliest_call_that_another_has_not_begun() {
     let begun = Queue::bounded(8).unwrap();
     let begin = |(begun, n): (Queue<u32>, u32)| begun.put(n).unwrap();
     let tasks: Vec<_> = (0..8).map(|n| pool.submit(begin, (begun.clone(), n)).unwrap()).collect();
-    // Each worker was given every other one. This one runs its own first.
+    // Each worker was given about every other one. This one runs its own, and then those of the other one.
     go_on[0].set();
     let order: [u32; 8] = std::array::from_fn(|_| begun.get_timeout(WATCHDOG).unwrap());
-    let (its_own, taken) = order.split_at(4);
-    assert!(its_own.is_sorted() && taken.is_sorted(), "{order:?}");
+    assert!(order.windows(2).filter(|pair| pair[0] > pair[1]).count() <= 1, "{order:?}");
     go_on[1].set();
     tasks.into_iter().chain(busy).for_each(|task| task.result().unwrap());
 }
