@@ -401,6 +401,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_ends_closes_its_store() {
+        let ends: [fn(crate::Pool); 3] =
+            [|pool| pool.terminate(), drop, |pool| drop((pool.shutdown(false, true), pool))];
+        for end in ends {
+            let pool = crate::Pool::new(1).unwrap();
+            let store = Arc::clone(pool.crew.store());
+            let room = store.put(&[1; LARGE_BYTES]).unwrap();
+            end(pool);
+            drop(room);
+            assert!(store.put(&[1; LARGE_BYTES]).is_none());
+        }
+    }
+
+    #[test]
     fn as_much_is_kept_as_is_in_use_and_one_segment() {
         let store = Arc::new(Store::default());
         let bytes = vec![1; SEGMENT];
