@@ -67,116 +67,129 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[test]
 fn values_of_all_lengths_are_right_in_one_map() {
-    let pool = Pool::new(2).unwrap();
-    let lengths = [
-        0,
-        1,
-        LARGE - 1,
-        LARGE,
-        MIB,
-        LARGE + 1,
-        100,
-        (64 << 10) - 4,
-        (64 << 10) + 1,
-        5 * MIB + 3,
-        17 * MIB,
-        32 << 10,
-        3,
-        2 * LARGE + 7,
-        MIB - 1,
-    ];
-    for chunk_size in [1, 3] {
-        let job = pool.job().chunk_size(chunk_size);
-        assert_eq!(job.map(checked, lengths.into_iter().map(pattern)).unwrap(), lengths, "{chunk_size}");
-    }
-    let few = lengths.into_iter().filter(|len| *len < 2 * MIB).collect::<Vec<_>>();
-    let items = || few.iter().map(|&len| pattern(len));
-    assert_eq!(pool.map(checked, items()).unwrap(), few);
-    assert_eq!(pool.job().chunk_size(few.len()).map(checked, items()).unwrap(), few);
-    assert_eq!(pool.imap(checked, items()).collect::<Result<Vec<_>, _>>().unwrap(), few);
+    alone(|()| {
+        let pool = Pool::new(2).unwrap();
+        let lengths = [
+            0,
+            1,
+            LARGE - 1,
+            LARGE,
+            MIB,
+            LARGE + 1,
+            100,
+            (64 << 10) - 4,
+            (64 << 10) + 1,
+            5 * MIB + 3,
+            17 * MIB,
+            32 << 10,
+            3,
+            2 * LARGE + 7,
+            MIB - 1,
+        ];
+        for chunk_size in [1, 3] {
+            let job = pool.job().chunk_size(chunk_size);
+            assert_eq!(job.map(checked, lengths.into_iter().map(pattern)).unwrap(), lengths, "{chunk_size}");
+        }
+        let few = lengths.into_iter().filter(|len| *len < 2 * MIB).collect::<Vec<_>>();
+        let items = || few.iter().map(|&len| pattern(len));
+        assert_eq!(pool.map(checked, items()).unwrap(), few);
+        assert_eq!(pool.job().chunk_size(few.len()).map(checked, items()).unwrap(), few);
+        assert_eq!(pool.imap(checked, items()).collect::<Result<Vec<_>, _>>().unwrap(), few);
+    });
 }
 
 #[test]
 fn types_that_are_not_their_bytes_are_right_too() {
-    let pool = Pool::new(2).unwrap();
-    let lengths = [10, LARGE - 3, LARGE, MIB, 3 * MIB + 1];
-    let named = |(name, bytes): (String, Blob<u8>)| (name, checked(bytes.0));
-    let items = lengths.map(|len| (len.to_string(), Blob(pattern(len))));
-    assert_eq!(pool.job().chunk_size(2).map(named, items).unwrap(), lengths.map(|len| (len.to_string(), len)));
-    let text = "äöü".repeat(100_000);
-    assert_eq!(
-        pool.apply(|text: String| text.chars().rev().collect::<String>(), text.clone()).unwrap().len(),
-        text.len()
-    );
-    let numbers: Vec<u64> = (0..300_000).collect();
-    assert_eq!(pool.apply(|numbers: Vec<u64>| numbers.iter().sum::<u64>(), numbers).unwrap(), 299_999 * 300_000 / 2);
-    let options: Vec<Option<u16>> = (0..60_000).map(|n| (n % 3 > 0).then_some(n)).collect();
-    let count = |options: Vec<Option<u16>>| options.iter().flatten().count();
-    assert_eq!(
-        pool.with(7).map(|_, item: Vec<Option<u16>>| item.len(), vec![options.clone(); 3]).unwrap(),
-        [60_000; 3]
-    );
-    assert_eq!(pool.broadcast(count, &options).unwrap(), [40_000; 2]);
+    alone(|()| {
+        let pool = Pool::new(2).unwrap();
+        let lengths = [10, LARGE - 3, LARGE, MIB, 3 * MIB + 1];
+        let named = |(name, bytes): (String, Blob<u8>)| (name, checked(bytes.0));
+        let items = lengths.map(|len| (len.to_string(), Blob(pattern(len))));
+        assert_eq!(pool.job().chunk_size(2).map(named, items).unwrap(), lengths.map(|len| (len.to_string(), len)));
+        let text = "äöü".repeat(100_000);
+        assert_eq!(
+            pool.apply(|text: String| text.chars().rev().collect::<String>(), text.clone()).unwrap().len(),
+            text.len()
+        );
+        let numbers: Vec<u64> = (0..300_000).collect();
+        assert_eq!(
+            pool.apply(|numbers: Vec<u64>| numbers.iter().sum::<u64>(), numbers).unwrap(),
+            299_999 * 300_000 / 2
+        );
+        let options: Vec<Option<u16>> = (0..60_000).map(|n| (n % 3 > 0).then_some(n)).collect();
+        let count = |options: Vec<Option<u16>>| options.iter().flatten().count();
+        assert_eq!(
+            pool.with(7).map(|_, item: Vec<Option<u16>>| item.len(), vec![options.clone(); 3]).unwrap(),
+            [60_000; 3]
+        );
+        assert_eq!(pool.broadcast(count, &options).unwrap(), [40_000; 2]);
+    });
 }
 
 #[test]
 fn handles_in_large_arguments_are_the_same_objects() {
-    let pool = Pool::new(2).unwrap();
-    let (sums, total) = (Array::<u64>::zeroed(8).unwrap(), Value::new(0_u64).unwrap());
-    let add = |(at, sums, total, bytes): (usize, Array<u64>, Value<u64>, Blob<u8>)| {
-        let len = checked(bytes.0) as u64;
-        sums.set(at, len);
-        total.fetch_add(len);
-    };
-    let item = |at| (at, sums.clone(), total.clone(), Blob(pattern(MIB + at)));
-    pool.job().chunk_size(3).map(add, (0..8).map(item)).unwrap();
-    let lengths: Vec<u64> = (0..8).map(|at| MIB as u64 + at).collect();
-    assert_eq!((sums.to_vec(), total.get()), (lengths.clone(), lengths.iter().sum()));
+    alone(|()| {
+        let pool = Pool::new(2).unwrap();
+        let (sums, total) = (Array::<u64>::zeroed(8).unwrap(), Value::new(0_u64).unwrap());
+        let add = |(at, sums, total, bytes): (usize, Array<u64>, Value<u64>, Blob<u8>)| {
+            let len = checked(bytes.0) as u64;
+            sums.set(at, len);
+            total.fetch_add(len);
+        };
+        let item = |at| (at, sums.clone(), total.clone(), Blob(pattern(MIB + at)));
+        pool.job().chunk_size(3).map(add, (0..8).map(item)).unwrap();
+        let lengths: Vec<u64> = (0..8).map(|at| MIB as u64 + at).collect();
+        assert_eq!((sums.to_vec(), total.get()), (lengths.clone(), lengths.iter().sum()));
+    });
 }
 
 #[test]
 fn an_item_that_cannot_be_encoded_takes_no_large_one_along() {
-    #[derive(serde::Serialize, serde::Deserialize)]
-    struct Picky(#[serde(serialize_with = "refuse_odd")] usize, Blob<u8>);
-    fn refuse_odd<S: serde::Serializer>(n: &usize, serializer: S) -> Result<S::Ok, S::Error> {
-        if n % 2 == 1 { Err(serde::ser::Error::custom("odd")) } else { serializer.serialize_u64(*n as u64) }
-    }
-    let pool = Pool::new(1).unwrap();
-    let items = (0..6).map(|n| Picky(n, Blob(pattern(100_000 + n))));
-    let job = pool.job().chunk_size(4);
-    let results = job.map_all(|Picky(_, bytes): Picky| checked(bytes.0), items).unwrap();
-    for (n, result) in results.into_iter().enumerate() {
-        match result {
-            Ok(len) => assert!(n % 2 == 0 && len == 100_000 + n),
-            Err(error) => assert!(n % 2 == 1 && matches!(error, Error::Encode { .. }), "{n}: {error}"),
+    alone(|()| {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Picky(#[serde(serialize_with = "refuse_odd")] usize, Blob<u8>);
+        fn refuse_odd<S: serde::Serializer>(n: &usize, serializer: S) -> Result<S::Ok, S::Error> {
+            if n % 2 == 1 { Err(serde::ser::Error::custom("odd")) } else { serializer.serialize_u64(*n as u64) }
         }
-    }
+        let pool = Pool::new(1).unwrap();
+        let items = (0..6).map(|n| Picky(n, Blob(pattern(100_000 + n))));
+        let job = pool.job().chunk_size(4);
+        let results = job.map_all(|Picky(_, bytes): Picky| checked(bytes.0), items).unwrap();
+        for (n, result) in results.into_iter().enumerate() {
+            match result {
+                Ok(len) => assert!(n % 2 == 0 && len == 100_000 + n),
+                Err(error) => assert!(n % 2 == 1 && matches!(error, Error::Encode { .. }), "{n}: {error}"),
+            }
+        }
+    });
 }
 
 #[test]
 fn workers_killed_again_and_again_lose_and_spoil_nothing() {
-    let pool = Pool::builder().workers(2).retries(1000).build().unwrap();
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let killer = scope.spawn(|| {
-            let mut killed = 0;
-            while !is_over.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(10));
-                let pids = pool.worker_pids();
-                if let Some(&pid) = pids.get(killed % pids.len().max(1)) {
-                    let pid = i32::try_from(pid).ok().filter(|&pid| pid > 1).and_then(Pid::from_raw).unwrap();
-                    // It may have been replaced in this moment; its id is not given to another process so soon.
-                    let _ = kill_process(pid, Signal::KILL);
-                    killed += 1;
+    alone(|()| {
+        let pool = Pool::builder().workers(2).retries(1000).build().unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let killer = scope.spawn(|| {
+                let mut killed = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(10));
+                    let pids = pool.worker_pids();
+                    if let Some(&pid) = pids.get(killed % pids.len().max(1)) {
+                        let pid = i32::try_from(pid).ok().filter(|&pid| pid > 1).and_then(Pid::from_raw).unwrap();
+                        // It may have been replaced in this moment; its id is not given to another process so soon.
+                        let _ = kill_process(pid, Signal::KILL);
+                        killed += 1;
+                    }
                 }
-            }
-            killed
+                killed
+            });
+            let lengths: Vec<_> = (0..300).map(|n| 150_000 + 1000 * n).collect();
+            let results = pool.job().chunk_size(2).map(checked, lengths.iter().map(|&len| pattern(len)));
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(results.unwrap(), lengths);
+            assert!(killer.join().unwrap() > 3);
         });
-        let lengths: Vec<_> = (0..300).map(|n| 150_000 + 1000 * n).collect();
-        let results = pool.job().chunk_size(2).map(checked, lengths.iter().map(|&len| pattern(len)));
-        is_over.store(true, Ordering::Relaxed);
-        assert_eq!(results.unwrap(), lengths);
-        assert!(killer.join().unwrap() > 3);
     });
 }
 
@@ -283,26 +296,28 @@ fn without_descriptors_here_they_arrive_all_the_same() {
 
 #[test]
 fn without_descriptors_in_the_worker_they_arrive_all_the_same() {
-    let pool = Pool::new(2).unwrap();
-    let limit = |count| {
-        let before = getrlimit(Resource::Nofile).current;
-        limit_descriptors(count);
-        before.unwrap_or(u64::MAX)
-    };
-    let limits = pool.broadcast(limit, &3).unwrap();
-    let sums = Array::<u64>::zeroed(1).unwrap();
-    for round in 0..2 {
-        let lengths: Vec<_> = (0..20).map(|n| if n % 3 == 0 { 10 } else { MIB + n }).collect();
-        let items = || lengths.iter().map(|&len| pattern(len));
-        assert_eq!(pool.job().chunk_size(2).map(checked, items()).unwrap(), lengths);
-        // Once they have descriptors again, handles arrive too, beside what is large.
-        pool.broadcast(limit, &limits[0]).unwrap();
-        assert_eq!(pool.map(checked, items()).unwrap(), lengths);
-        let add = |(sums, bytes): (Array<u64>, Blob<u8>)| {
-            sums.elements().fetch_add(0, checked(bytes.0) as u64);
+    alone(|()| {
+        let pool = Pool::new(2).unwrap();
+        let limit = |count| {
+            let before = getrlimit(Resource::Nofile).current;
+            limit_descriptors(count);
+            before.unwrap_or(u64::MAX)
         };
-        pool.map(add, lengths.iter().map(|&len| (sums.clone(), Blob(pattern(len))))).unwrap();
-        assert_eq!(sums.get(0), (round + 1) * lengths.iter().sum::<usize>() as u64);
-        pool.broadcast(limit, &3).unwrap();
-    }
+        let limits = pool.broadcast(limit, &3).unwrap();
+        let sums = Array::<u64>::zeroed(1).unwrap();
+        for round in 0..2 {
+            let lengths: Vec<_> = (0..20).map(|n| if n % 3 == 0 { 10 } else { MIB + n }).collect();
+            let items = || lengths.iter().map(|&len| pattern(len));
+            assert_eq!(pool.job().chunk_size(2).map(checked, items()).unwrap(), lengths);
+            // Once they have descriptors again, handles arrive too, beside what is large.
+            pool.broadcast(limit, &limits[0]).unwrap();
+            assert_eq!(pool.map(checked, items()).unwrap(), lengths);
+            let add = |(sums, bytes): (Array<u64>, Blob<u8>)| {
+                sums.elements().fetch_add(0, checked(bytes.0) as u64);
+            };
+            pool.map(add, lengths.iter().map(|&len| (sums.clone(), Blob(pattern(len))))).unwrap();
+            assert_eq!(sums.get(0), (round + 1) * lengths.iter().sum::<usize>() as u64);
+            pool.broadcast(limit, &3).unwrap();
+        }
+    });
 }
