@@ -217,7 +217,9 @@ pub enum UnsplitReason {
 }
 
 /// A panic in another process.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+///
+/// Its `Debug`, which `unwrap` and a `main` that returns an error print, leaves the backtrace out.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct PanicReport {
     /// The panic's message; for a payload that is no text, that it is none.
@@ -230,6 +232,18 @@ pub struct PanicReport {
     pub backtrace: String,
     /// The process.
     pub pid: u32,
+}
+
+impl fmt::Debug for PanicReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { message, location, thread, backtrace: _, pid } = self;
+        f.debug_struct("PanicReport")
+            .field("message", message)
+            .field("location", location)
+            .field("thread", thread)
+            .field("pid", pid)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Error {

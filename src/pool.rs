@@ -430,7 +430,8 @@ impl<S: 'static> Pool<S> {
     /// A job whose function is given `context` with each item: what a closure would capture. It is sent once to each worker.
     ///
     /// It is encoded here and now, and decoded in a worker when that comes to the first item. A worker keeps it until the
-    /// job has ended.
+    /// job has ended. Each `with` is a job: many single calls that need the same large value have it sooner from a worker's state
+    /// ([`PoolBuilder::initializer`]).
     ///
     /// # Examples
     /// ```
@@ -472,10 +473,10 @@ impl<S: 'static> Pool<S> {
         self.crew.close();
     }
 
-    /// Closes the pool, and waits until all is done and the workers have left.
+    /// Closes the pool, and waits until all is done, the workers have left, and the callbacks ([`Task::on_done`]) have
+    /// returned; a callback that calls this does not wait for callbacks.
     ///
-    /// Blocks for as long as that takes, and takes part in the pool's work meanwhile. Not for the pool's callbacks
-    /// ([`Task::on_done`]).
+    /// Blocks for as long as that takes, and takes part in the pool's work meanwhile.
     ///
     /// # Errors
     /// [`Error::NoWorkers`] if the pool ended because none come up: then not all was done. What became of a call, its task says.
@@ -483,7 +484,7 @@ impl<S: 'static> Pool<S> {
         self.join_until(Deadline::never()).map(drop)
     }
 
-    /// As [`join`](Self::join), for at most so long; `false` if there is still work.
+    /// As [`join`](Self::join), for at most so long; `false` if there is still work, or a callback.
     ///
     /// # Errors
     /// As `join`.
@@ -493,7 +494,7 @@ impl<S: 'static> Pool<S> {
 
     fn join_until(&self, deadline: Deadline) -> Result<bool> {
         self.crew.close();
-        let is_done = self.crew.finish(deadline);
+        let is_done = self.crew.finish(deadline) && self.crew.callbacks().wait_until_paid(deadline);
         self.crew.failure().map_or(Ok(is_done), |cause| Err(Error::NoWorkers(cause)))
     }
 

@@ -129,7 +129,8 @@ impl<T: Plain> Value<T> {
         }
     }
 
-    /// Changes the value: calls `change` on a copy, puts the copy in its place, and returns what `change` returned.
+    /// Changes the value: calls `change` on a copy, puts the copy in its place, and returns what `change` returned. That is not
+    /// the new value: `update(|value| *value += 1)`, where `update(|value| *value + 1)` changes nothing.
     ///
     /// All updates happen one after the other, as if `change` were the only one to touch the value. Up to 8 bytes: without
     /// a lock; if another process has changed the value meanwhile, **`change` is called again** on the new one. More than

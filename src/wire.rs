@@ -29,7 +29,11 @@ use crate::place::Place;
 /// Memory that a thread keeps for its next message, in bytes at most.
 const MAX_SCRATCH_BYTES: usize = 4 << 20;
 
-/// What may travel between processes: anything that serde can write and read back.
+/// What may travel between processes: what serde and postcard can write and read back.
+///
+/// That is what derives `Serialize` and `Deserialize`, but for serde's attributes that need the names of fields in the
+/// message: a field with `skip_serializing_if` makes the rest arrive as something else, and `untagged`, `tag`, `flatten` and types like
+/// `serde_json::Value` are an [`Error::Encode`] or [`Error::Decode`].
 ///
 /// Handles (`Queue`, `Lock`, `Connection`, ...) are among it, and travel with the descriptor that they need.
 #[diagnostic::on_unimplemented(

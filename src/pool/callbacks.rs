@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+use crosslane_sync::Deadline;
 
 type Callback = Box<dyn FnOnce() + Send>;
 
@@ -14,18 +17,61 @@ type Callback = Box<dyn FnOnce() + Send>;
 pub(super) struct Callbacks {
     queue: Mutex<Queue>,
     more: Condvar,
+    /// Where those sleep that wait until none is owed.
+    paid: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
     callbacks: VecDeque<Callback>,
+    /// Those that were hung on tasks and have not returned.
+    owed: usize,
     has_thread: bool,
+    /// Who runs one at the moment.
+    runner: Option<ThreadId>,
     is_over: bool,
+}
+
+/// A callback that was hung on a task: owed until this is dropped.
+#[derive(Debug)]
+pub(super) struct Owed(Arc<Callbacks>);
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.owed -= 1;
+        if queue.owed == 0 {
+            self.0.paid.notify_all();
+        }
+    }
 }
 
 impl Callbacks {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a callback is hung on a task.
+    pub(super) fn owe(self: &Arc<Self>) -> Owed {
+        self.lock().owed += 1;
+        Owed(Arc::clone(self))
+    }
+
+    /// Waits until all callbacks have returned that are hung on tasks; returns whether they have. To a callback, which would
+    /// wait for itself, they have.
+    pub(super) fn wait_until_paid(&self, deadline: Deadline) -> bool {
+        let mut queue = self.lock();
+        while queue.owed > 0 && queue.runner != Some(thread::current().id()) {
+            let Some(rest) = deadline.remaining() else {
+                queue = self.paid.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            if rest.is_zero() {
+                return false;
+            }
+            (queue, _) = self.paid.wait_timeout(queue, rest).unwrap_or_else(PoisonError::into_inner);
+        }
+        true
     }
 
     /// Has the thread run `callback`.
@@ -56,7 +102,7 @@ impl Callbacks {
         queue.has_thread = true;
         drop(queue);
         let callbacks = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("crosslane-callbacks".into());
+        let thread = thread::Builder::new().name("crosslane-callbacks".into());
         if thread.spawn(move || callbacks.run()).is_err() {
             let is_over = {
                 let mut queue = self.lock();
@@ -88,9 +134,11 @@ impl Callbacks {
                 queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             let callback = queue.callbacks.pop_front();
+            queue.runner = Some(thread::current().id());
             drop(queue);
             // The panic hook has told of a panic.
             let _ = catch_unwind(AssertUnwindSafe(|| callback.map(|callback| callback())));
+            self.lock().runner = None;
         }
     }
 }

@@ -235,10 +235,14 @@ impl<R: Portable> Task<R> {
     /// Waits at most so long (zero: looks only); the result is not lost by that, and the call goes on.
     ///
     /// # Errors
-    /// As [`result`](Self::result).
+    /// As [`result`](Self::result); [`Error::Cancelled`] too where the result has been taken before.
     pub fn result_timeout(&mut self, timeout: Duration) -> Result<Option<R>> {
         self.crew.wait_until(Deadline::after(timeout), || self.slot.is_done());
-        self.slot.take().map(|reply| result_of(reply, self.argument)).transpose()
+        match self.slot.take() {
+            Some(reply) => result_of(reply, self.argument).map(Some),
+            None if self.slot.is_done() => Err(Error::Cancelled),
+            None => Ok(None),
+        }
     }
 
     /// Runs `then` with the result, once, whatever becomes of the call and of the pool.
@@ -246,10 +250,14 @@ impl<R: Portable> Task<R> {
     /// It runs in a thread of the pool that runs callbacks, one after the other, and nothing else, also if the result is
     /// there already. So it may take its time, wait for other tasks, and use, join or drop the pool; it must not wait for
     /// another callback of the same pool. A panic of `then` is printed by the panic hook and ends there.
-    /// [`join`](crate::Pool::join) does not wait for callbacks.
+    /// [`join`](crate::Pool::join) waits for the callbacks, if it is not called by one.
     pub fn on_done(self, then: impl FnOnce(Result<R>) + Send + 'static) {
         let (argument, callbacks) = (self.argument, self.crew.callbacks());
-        let then = Box::new(move |reply| then(result_of(reply, argument)));
+        let owed = callbacks.owe();
+        let then = Box::new(move |reply| {
+            let _owed = owed;
+            then(result_of(reply, argument));
+        });
         if let Some(Listener::Callback(then, callbacks)) =
             self.slot.listen(Listener::Callback(then, Arc::clone(callbacks)))
             && let Some(reply) = self.slot.take()

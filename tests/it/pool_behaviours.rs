@@ -2,7 +2,8 @@
 //! here on purpose.
 
 use std::cell::Cell;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,35 @@ fn a_callback_gets_errors_too_and_comes_also_if_the_task_has_ended() {
     until("it has ended", || task.is_done());
     task.on_done(move |result| tx.send(result.is_err()).unwrap());
     assert!(!rx.recv_timeout(LIMIT).unwrap());
+}
+
+#[test]
+fn a_pool_that_is_joined_has_run_the_callbacks() {
+    let pool = Pool::new(2).unwrap();
+    let sum = Arc::new(AtomicU64::new(0));
+    for n in 1..=50 {
+        let sum = Arc::clone(&sum);
+        pool.submit(one_more, n).unwrap().on_done(move |result| {
+            std::thread::yield_now();
+            sum.fetch_add(result.unwrap(), Ordering::Relaxed);
+        });
+    }
+    // One returns later, and one panics.
+    let (tx, rx) = mpsc::channel::<()>();
+    pool.submit(one_more, 1).unwrap().on_done(move |_| drop(rx.recv()));
+    pool.submit(one_more, 2).unwrap().on_done(|_| panic!("in the callback: this is meant to happen"));
+    assert!(!pool.join_timeout(Duration::from_millis(100)).unwrap(), "a callback has not returned");
+    drop(tx);
+    pool.join().unwrap();
+    assert_eq!(sum.load(Ordering::Relaxed), (2..=51).sum());
+}
+
+#[test]
+fn a_result_that_was_taken_is_not_waited_for() {
+    let pool = Pool::new(1).unwrap();
+    let mut task = pool.submit(one_more, 1).unwrap();
+    assert_eq!(task.result_timeout(LIMIT).unwrap(), Some(2));
+    assert!(matches!(task.result_timeout(LIMIT), Err(Error::Cancelled)));
 }
 
 #[test]

@@ -147,7 +147,8 @@ macro_rules! ways {
         }
 
         /// As [`map`](Self::map), with a result or an error for each item, in the items' order; also for one that cannot be
-        /// encoded. All items are tried.
+        /// encoded. All items are tried. With a worker that dies fail all items of the piece that it was at, also those that
+        /// it was done with: [`chunk_size(1)`](Self::chunk_size) for that one item alone.
         ///
         /// # Errors
         /// [`Error::PoolClosed`](crate::Error::PoolClosed), [`Error::NoWorkers`](crate::Error::NoWorkers),
