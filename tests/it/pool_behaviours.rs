@@ -130,7 +130,7 @@ fn a_pool_that_is_joined_has_run_the_callbacks() {
     }
     // One returns later, and one panics.
     let (tx, rx) = mpsc::channel::<()>();
-    pool.submit(one_more, 1).unwrap().on_done(move |_| drop(rx.recv()));
+    pool.submit(one_more, 1).unwrap().on_done(move |_| assert!(rx.recv().is_err()));
     pool.submit(one_more, 2).unwrap().on_done(|_| panic!("in the callback: this is meant to happen"));
     assert!(!pool.join_timeout(Duration::from_millis(100)).unwrap(), "a callback has not returned");
     drop(tx);
