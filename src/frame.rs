@@ -32,6 +32,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
+use rustix::process::{Resource, getrlimit};
 
 use crate::error::Error;
 
@@ -164,6 +165,11 @@ fn header(kind: u8, is_in_memfd: bool, fds: usize, len_bytes: usize) -> Result<H
 
 /// Writes `parts` to a new memfd.
 fn spill(parts: [&[u8]; 2]) -> Result<OwnedFd, Error> {
+    let len_bytes = parts.map(|part| part.len() as u64).iter().sum();
+    // To write beyond it would be a signal.
+    if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < len_bytes) {
+        return Err(Error::os("write a large frame")(Errno::FBIG));
+    }
     let memory = rustix::fs::memfd_create("crosslane-frame", MemfdFlags::CLOEXEC)
         .map_err(Error::os("make memory for a large frame"))?;
     let mut file = std::fs::File::from(memory);
@@ -359,7 +365,7 @@ fn invalid(what: &'static str) -> Error {
 mod tests {
     use std::os::unix::net::UnixStream;
 
-    use rustix::process::{Resource, Rlimit};
+    use rustix::process::Rlimit;
 
     use super::*;
 
@@ -481,6 +487,24 @@ mod tests {
         let short = spill([b"short", &[]]).unwrap();
         send_all(ours.as_fd(), [&header(1, true, u64::MAX), &[], &[]], &[short.as_fd()]).unwrap();
         assert!(Receiver::default().receive(theirs.as_fd(), Blocking::Yes).is_err());
+    }
+
+    #[test]
+    fn a_frame_that_is_longer_than_files_may_be_is_an_error_and_no_signal() {
+        // The limit is the process's, and other tests run in it.
+        let child = crate::spawn(
+            |()| {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                let most = Rlimit { current: Some(1 << 20), maximum: Some(1 << 20) };
+                rustix::process::setrlimit(Resource::Fsize, most).unwrap();
+                let refused = send(ours.as_fd(), 1, [&bytes((1 << 20) + 1), &[]], &[]).unwrap_err();
+                assert!(matches!(refused, Error::Io { ref source, .. } if source.raw_os_error() == Some(libc::EFBIG)));
+                send(ours.as_fd(), 2, [&bytes(1 << 20), &[]], &[]).unwrap();
+                frame(&mut Receiver::default(), &theirs).body.len()
+            },
+            (),
+        );
+        assert_eq!(child.unwrap().join().unwrap(), 1 << 20);
     }
 
     #[test]

@@ -88,8 +88,9 @@ use crate::wire::{self, Portable};
 ///
 /// Arguments of 16 KiB and more lie in shared memory of their own, which is made when the first one comes, and which workers
 /// read in place: so a `Vec<u8>`, a [`Blob`](crate::Blob) or a `String` is copied twice on its way, once by each side. While
-/// they are under way it takes up to twice their length, in segments of at least 16 MiB with a descriptor each, 64 at most;
-/// of a pool that has nothing to do one such segment is left, the pages of it that were used. Where there is no descriptor or
+/// any are under way it takes up to twice what they were at their most, in segments of at least 16 MiB with a descriptor each,
+/// 64 at most, each of which stays for as long as something lies in it; of a pool that has nothing to do one such segment is
+/// left, the pages of it that were used. Where there is no descriptor or
 /// no memory for one, arguments travel through the workers' rings, more slowly.
 ///
 /// # Examples

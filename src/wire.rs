@@ -26,7 +26,7 @@ use crate::blob;
 use crate::error::{Codec, CodecError, Error, Result};
 use crate::place::Place;
 
-/// Memory that a thread keeps for its next message, in bytes at most.
+/// Memory that is kept for the next message, in bytes at most.
 const MAX_SCRATCH_BYTES: usize = 4 << 20;
 
 /// What may travel between processes: what serde and postcard can write and read back.
@@ -250,13 +250,21 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let mut memory = std::mem::take(&mut self.0);
-        if memory.capacity() <= MAX_SCRATCH_BYTES {
-            memory.clear();
+        let memory = recycled(std::mem::take(&mut self.0));
+        if memory.capacity() > 0 {
             // At the end of the thread there is no place to keep it any more.
             let _ = SCRATCH.try_with(|scratch| scratch.set(memory));
         }
     }
+}
+
+/// Memory for the next message: that of the last one, unless it is too much to keep.
+pub(crate) fn recycled(mut memory: Vec<u8>) -> Vec<u8> {
+    if memory.capacity() > MAX_SCRATCH_BYTES {
+        return Vec::new();
+    }
+    memory.clear();
+    memory
 }
 
 /// The value that `bytes` and the descriptors beside them are.

@@ -65,7 +65,7 @@ use crate::mapping::Mapping;
 use crate::memory::{self, Shortage};
 use crate::name::Name;
 use crate::options::Options;
-use crate::segment::{CreateError, OpenError, no_space};
+use crate::segment::{CreateError, OpenError, check_size, no_space};
 use crate::sys::call::OsError;
 use crate::sys::file::{self, FileKey};
 use crate::sys::gate;
@@ -147,8 +147,7 @@ impl<T: Plain> RawSegment<T> {
         if wanted == 0 {
             return Err(CreateError::Array(crosslane_core::array::ArrayError::TooShort { needed: 1, found: 0 }));
         }
-        memory::check(wanted, options.memory_cap_bytes)
-            .map_err(|Shortage { available }| CreateError::NotEnoughMemory { wanted, available })?;
+        check_size(wanted, options)?;
         let path = path(name, options)?;
         let fd = file::tmpfile(&options.directory, options.mode)?;
         file::reserve(fd.as_fd(), wanted).map_err(|error| no_space(error, wanted, fd.as_fd()))?;

@@ -92,11 +92,12 @@ pub enum CreateError {
         /// Bytes available.
         available: u64,
     },
-    /// The file system is full.
+    /// The file system is full; or this process may make no file that long (`RLIMIT_FSIZE`, which also counts for memory
+    /// files), and to try would have been a SIGXFSZ.
     NoSpace {
         /// Bytes asked for, header and all.
         wanted: u64,
-        /// Bytes that it says it has, where it says so.
+        /// Bytes that it says it has, where it says so; or the limit.
         available: Option<u64>,
     },
     /// This process may not create files there.
@@ -417,8 +418,7 @@ pub(crate) fn reserve_file(
     make_file: impl FnOnce() -> Result<OwnedFd, OsError>,
 ) -> Result<(Header, OwnedFd), CreateError> {
     let wanted = header.as_ref().map_or(u64::MAX, |header| header.total_len_bytes);
-    memory::check(wanted, options.memory_cap_bytes)
-        .map_err(|Shortage { available }| CreateError::NotEnoughMemory { wanted, available })?;
+    check_size(wanted, options)?;
     let header = header.ok_or(CreateError::NotEnoughMemory { wanted, available: u64::MAX })?;
     let fd = make_file()?;
     let sized = match pages {
@@ -427,6 +427,17 @@ pub(crate) fn reserve_file(
     };
     sized.map_err(|error| no_space(error, wanted, fd.as_fd()))?;
     Ok((header, fd))
+}
+
+/// Step 1 of creation: checks that there are `wanted` bytes, and that a file may be that long.
+pub(crate) fn check_size(wanted: u64, options: &Options) -> Result<(), CreateError> {
+    memory::check(wanted, options.memory_cap_bytes)
+        .map_err(|Shortage { available }| CreateError::NotEnoughMemory { wanted, available })?;
+    let limit = file::len_limit();
+    if wanted > limit {
+        return Err(CreateError::NoSpace { wanted, available: Some(limit) });
+    }
+    Ok(())
 }
 
 /// More bytes are wanted than any memory has.

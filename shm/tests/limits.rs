@@ -12,7 +12,7 @@ mod family;
 
 use std::process::Command;
 
-use crosslane_shm::{CreateError, Options, Segment, Spsc, sweep_in};
+use crosslane_shm::{CreateError, Options, RawSegment, Segment, Spsc, sweep_in};
 use family::{Dir, fork, name};
 
 fn resident_kib() -> u64 {
@@ -78,6 +78,27 @@ fn a_sparse_segment_has_the_pages_that_were_written_and_is_refused_as_any_other(
     assert!(matches!(error, CreateError::NotEnoughMemory { .. }), "{error}");
     let named = Segment::create(&name("sparse"), 1 << 20, &dir.options().sparse(true)).unwrap();
     assert!(pages_of(&named) >= 256, "elsewhere a shortage would be a SIGBUS");
+}
+
+#[test]
+fn a_limit_of_the_length_of_files_is_an_error_value_and_no_signal() {
+    let dir = Dir::new();
+    let child = fork(|_| {
+        let most = 1 << 20;
+        // SAFETY: takes no memory but the limits.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &libc::rlimit { rlim_cur: most, rlim_max: most }) }, 0);
+        let is_refused = |error| matches!(error, CreateError::NoSpace { available: Some(limit), .. } if limit == most);
+        for sparse in [false, true] {
+            let options = Options::new().sparse(sparse);
+            assert!(is_refused(Segment::anonymous(most, &options).unwrap_err()));
+            assert!(Segment::anonymous(most - 4096, &options).is_ok());
+        }
+        assert!(is_refused(Segment::create(&name("s"), most, &dir.options()).unwrap_err()));
+        assert!(Segment::create(&name("s"), most / 2, &dir.options()).is_ok());
+        assert!(is_refused(RawSegment::<u8>::create(&name("r"), most + 1, &dir.options()).unwrap_err()));
+        assert!(RawSegment::<u8>::create(&name("r"), most, &dir.options()).is_ok());
+    });
+    child.join();
 }
 
 /// Runs inside `unshare -Urm` with a tmpfs of 1 MiB.

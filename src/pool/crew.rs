@@ -25,6 +25,7 @@ use super::post::{End, Lane, Post, drain};
 use super::store::Store;
 use super::worker::{self, Definition, Initializer, Setup};
 use crate::Trusted;
+use crate::blob::Blob;
 use crate::error::{Error, Result};
 use crate::place::Placed;
 use crate::process::ProcessBuilder;
@@ -181,6 +182,7 @@ impl Crew {
         timeout: Option<Duration>,
     ) -> Result<Job> {
         let (context, fds) = context.map_or_else(Default::default, |parcel| (parcel.bytes, parcel.fds));
+        let context = Blob(context);
         let definition = postcard::to_stdvec(&Definition { call, context }).map_err(Error::encoding::<Call>())?;
         let mut ledger = self.lock();
         ledger.next_job = ledger.next_job.wrapping_add(1);
@@ -609,6 +611,7 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lane::{Head, Kind};
     use super::*;
     use crate::{Event, Pool};
 
@@ -638,5 +641,26 @@ mod tests {
         first.result().unwrap();
         second.result().unwrap();
         assert_eq!((third.result().unwrap(), pool.worker_pids()), (2, pids));
+    }
+
+    #[test]
+    fn an_answer_out_of_its_turn_ends_the_worker_and_loses_nothing() {
+        let pool = Pool::builder().workers(1).retries(1).build().unwrap();
+        let go_on = Event::new().unwrap();
+        for kind in [Kind::Items, Kind::TakenBack, Kind::Unread] {
+            go_on.clear();
+            let mut task = pool.submit(|go_on: Event| go_on.wait(), go_on.clone()).unwrap();
+            while !task.is_running() {
+                std::thread::yield_now();
+            }
+            let mut ledger = pool.crew.lock();
+            let post = ledger.lanes[0].post.as_mut().unwrap();
+            let slot = post.flying[0].slot + 1;
+            post.answered(Head { slot, ..Head::new(kind, 1) }, &mut Vec::new());
+            drop(ledger);
+            go_on.set();
+            let result = task.result_timeout(Duration::from_secs(60)).unwrap();
+            assert_eq!(result, Some(()), "{kind:?}");
+        }
     }
 }

@@ -47,6 +47,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::store::Address;
 use crate::Trusted;
+use crate::blob::Blob;
 use crate::error::{Codec, PanicReport};
 use crate::place::Placed;
 use crate::shm::{Record, Shared};
@@ -104,7 +105,7 @@ impl Companion {
 /// An encoded value inside of another one, with its descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Carried {
-    bytes: Vec<u8>,
+    bytes: Blob<u8>,
     fds: Vec<Descriptor>,
 }
 
@@ -114,11 +115,11 @@ struct Descriptor(OwnedFd);
 impl Carried {
     pub(super) fn new(parcel: &Parcel) -> std::io::Result<Self> {
         let fds = parcel.fds.iter().map(|fd| fd.try_clone().map(Descriptor)).collect::<Result<_, _>>()?;
-        Ok(Self { bytes: parcel.bytes.clone(), fds })
+        Ok(Self { bytes: Blob(parcel.bytes.clone()), fds })
     }
 
     pub(super) fn into_parts(self) -> (Vec<u8>, Vec<OwnedFd>) {
-        (self.bytes, self.fds.into_iter().map(|Descriptor(fd)| fd).collect())
+        (self.bytes.0, self.fds.into_iter().map(|Descriptor(fd)| fd).collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! A lane as the pool sees it, and the worker at it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -52,8 +52,8 @@ pub(super) struct Post {
     pub(super) inbox: Vec<u8>,
     /// Jobs that it has been told of.
     pub(super) told: HashSet<u32>,
-    /// Segments of the store that it has.
-    lent: HashSet<u32>,
+    /// Segments of the store that it was lent and that were not withdrawn, and whether it has each of them, as far as is known.
+    lent: HashMap<u32, bool>,
     /// Pieces that it has handed back because it could not read them.
     pub(super) unread: Vec<Piece>,
     /// The job that it was told of or given a piece of last; 0: none.
@@ -125,7 +125,7 @@ impl Lane {
             post.outbox.push_back(Sending { head, subject: Subject::Job(Arc::clone(&piece.job)), offset: 0 });
         }
         for segment in piece.rooms.iter().map(Room::segment) {
-            if post.lent.insert(segment.number()) {
+            if post.lent.insert(segment.number(), true) != Some(true) {
                 let head = Head::new(Kind::Lend, segment.number());
                 post.outbox.push_back(Sending { head, subject: Subject::Segment(Arc::clone(segment)), offset: 0 });
             }
@@ -195,7 +195,7 @@ impl Lane {
     /// Tells the worker that a segment of the store has been given up.
     pub(super) fn withdraw(&mut self, number: u32) {
         if let Some(post) = &mut self.post
-            && post.lent.remove(&number)
+            && post.lent.remove(&number).is_some()
         {
             post.tell(Kind::Withdraw, number);
         }
@@ -228,7 +228,7 @@ impl Post {
             outbox: VecDeque::new(),
             inbox: Vec::new(),
             told: HashSet::new(),
-            lent: HashSet::new(),
+            lent: HashMap::new(),
             unread: Vec::new(),
             last_told: 0,
             items_left,
@@ -299,7 +299,7 @@ impl Post {
                     self.told.remove(&sending.head.number);
                     self.last_told = 0;
                 }
-                (true, Subject::Segment(segment)) => drop(self.lent.remove(&segment.number())),
+                (true, Subject::Segment(segment)) => lacks(&mut self.lent, segment.number()),
                 _ => {}
             }
             let rest = body.get(sending.offset..).unwrap_or_default();
@@ -377,9 +377,7 @@ impl Post {
             Kind::Unfit => self.unfit = postcard::from_bytes(&bytes).ok(),
             Kind::Items | Kind::TakenBack => {
                 let fds = self.fds(head);
-                let Some(flying) = self.flying.pop_front().filter(|flying| flying.slot == head.slot) else {
-                    return self.distrust();
-                };
+                let Some(flying) = self.land(head.slot) else { return };
                 // Nobody waits for what was taken back.
                 let Some(piece) = flying.piece else { return };
                 let reply = match (flying.cause, fds) {
@@ -397,15 +395,23 @@ impl Post {
 
     /// The worker lacks a segment: it is lent again with the next piece in it, and this one travels through the ring.
     fn not_read(&mut self, head: Head) {
-        let Some(flying) = self.flying.pop_front().filter(|flying| flying.slot == head.slot) else {
-            return self.distrust();
-        };
-        self.lent.remove(&head.number);
+        let Some(flying) = self.land(head.slot) else { return };
+        lacks(&mut self.lent, head.number);
         if let Some(mut piece) = flying.piece {
             self.items_left = self.items_left.saturating_add(u64::from(piece.items));
             piece.unstore();
             self.unread.push(piece);
         }
+    }
+
+    /// What has the word `slot` was answered: `None` if that is not its turn. Nothing is lost by such an answer: what flies
+    /// comes back when the worker has ended.
+    fn land(&mut self, slot: u8) -> Option<Flying> {
+        let landed = self.flying.pop_front_if(|first| first.slot == slot);
+        if landed.is_none() {
+            self.distrust();
+        }
+        landed
     }
 
     /// The descriptors of an answer; `None` if some were lost.
@@ -425,6 +431,14 @@ impl Post {
         self.work = None;
         // One that has just ended is reaped all the same.
         let _ = self.process.kill();
+    }
+}
+
+/// Notes that the worker does not have the segment, which may have been lent again since it said so: it is told of a
+/// withdrawal all the same.
+fn lacks(lent: &mut HashMap<u32, bool>, number: u32) {
+    if let Some(has_it) = lent.get_mut(&number) {
+        *has_it = false;
     }
 }
 

@@ -17,6 +17,7 @@ use super::interrupts;
 use super::lane::{self, Carried, Ends, FAILED, Failure, Head, Item, Kind, PART_BYTES, Words};
 use super::store::Loans;
 use crate::Trusted;
+use crate::blob::Blob;
 use crate::error::{CodecError, Error};
 use crate::frame::{Blocking, Receiver};
 use crate::place::Placed;
@@ -48,7 +49,7 @@ pub(super) struct Initializer {
 pub(super) struct Definition {
     pub(super) call: Call,
     /// The job's context, encoded.
-    pub(super) context: Vec<u8>,
+    pub(super) context: Blob<u8>,
 }
 
 /// The pool is gone, or has closed the lane.
@@ -123,7 +124,7 @@ impl Worker {
     fn serve(&mut self) -> Result<(), Over> {
         let mut piece = Vec::new();
         loop {
-            piece.clear();
+            piece = wire::recycled(piece);
             let head = self.take(&mut piece)?;
             match head.kind {
                 Kind::Define => self.define(head, &piece)?,
@@ -169,7 +170,7 @@ impl Worker {
             return Ok(());
         };
         let Definition { call, context } = postcard::from_bytes(piece).map_err(|_| Over)?;
-        let context = Context { bytes: context, fds, value: None };
+        let context = Context { bytes: context.0, fds, value: None };
         self.jobs.insert(head.number, Job { call: call.resolve(), context });
         Ok(())
     }
@@ -202,7 +203,6 @@ impl Worker {
             return self.answer(Head { fds: 0, is_torn: true, ..head }, &[]);
         };
         let mut out = mem::take(&mut self.out);
-        out.clear();
         let (bench, loans) = (&mut self.bench, &self.loans);
         let max_result_bytes = self.max_result_bytes;
         let (has_failed, parcel) = wire::unpack_many(fds, || {
@@ -216,7 +216,7 @@ impl Worker {
         let answered = self.answer(head, if head.is_torn { &[] } else { &out });
         // An end that is not claimed over there stays this process's until it ends.
         let _: InTransit = parcel.sent();
-        self.out = out;
+        self.out = wire::recycled(out);
         answered
     }
 

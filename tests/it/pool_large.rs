@@ -2,6 +2,7 @@
 //! arrives all the same.
 
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -319,5 +320,87 @@ fn without_descriptors_in_the_worker_they_arrive_all_the_same() {
             assert_eq!(sums.get(0), (round + 1) * lengths.iter().sum::<usize>() as u64);
             pool.broadcast(limit, &3).unwrap();
         }
+    });
+}
+
+#[test]
+fn where_no_file_may_be_so_long_they_arrive_all_the_same() {
+    alone(|()| {
+        let most = Rlimit { current: Some(8 << 20), maximum: Some(8 << 20) };
+        setrlimit(Resource::Fsize, most).unwrap();
+        let pool = Pool::new(2).unwrap();
+        let lengths: Vec<_> = (0..10).map(|n| LARGE + 40_000 * n).collect();
+        assert_eq!(pool.map(checked, lengths.iter().map(|&len| pattern(len))).unwrap(), lengths);
+    });
+}
+
+#[test]
+fn a_segment_that_was_lent_again_meanwhile_is_withdrawn_all_the_same() {
+    alone(|()| {
+        /// The worker's: it has no descriptors for handles meanwhile.
+        static TURNS: OnceLock<[Event; 4]> = OnceLock::new();
+        fn turns() -> &'static [Event; 4] {
+            TURNS.get().unwrap()
+        }
+        let pool = Pool::new(1).unwrap();
+        let events = [(); 4].map(|()| Event::new().unwrap());
+        let [is_poor, is_sent, is_rich, is_lent] = &events;
+        pool.apply(|events: [Event; 4]| drop(TURNS.set(events)), events.clone()).unwrap();
+        let worker = pool.worker_pids()[0];
+        let mapped_before = mapped_by(worker);
+        let (whole, part) = (|| vec![0; 16 * MIB - 64], || pattern(LARGE));
+        // It fills the first segment.
+        let first = |_: Vec<u8>| {
+            let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+            limit_descriptors(3);
+            turns()[0].set();
+            turns()[1].wait();
+            limit
+        };
+        let first = pool.submit(first, whole()).unwrap();
+        is_poor.wait();
+        // In the second segment, which the worker cannot take.
+        let before = pool.submit(checked, part()).unwrap();
+        let second = |()| {
+            limit_descriptors(1024);
+            turns()[2].set();
+            turns()[3].wait();
+        };
+        let second = pool.submit(second, ()).unwrap();
+        let behind = pool.submit(checked, part()).unwrap();
+        is_sent.set();
+        is_rich.wait();
+        // The first piece has come back by now: so the segment is lent again, before the next one comes back.
+        assert!(second.is_running());
+        let filler = pool.submit(|bytes: Vec<u8>| bytes.len(), whole()).unwrap();
+        let last = pool.submit(checked, part()).unwrap();
+        is_lent.set();
+        second.result().unwrap();
+        assert!(first.result().unwrap() > 3);
+        assert_eq!(filler.result().unwrap(), whole().len());
+        for task in [before, behind, last] {
+            assert_eq!(task.result().unwrap(), LARGE);
+        }
+        until("unmapped", || {
+            pool.apply(|()| (), ()).unwrap();
+            mapped_by(worker) <= mapped_before + KEPT + MIB as u64
+        });
+    });
+}
+
+#[test]
+fn a_worker_keeps_no_memory_of_long_results() {
+    alone(|()| {
+        let pool = Pool::new(1).unwrap();
+        fn resident(_: ()) -> usize {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+        }
+        let before = pool.apply(resident, ()).unwrap();
+        let len = 40 * MIB;
+        assert_eq!(pool.apply(|len: usize| vec![1_u8; len], len).unwrap().len(), len);
+        let after = pool.apply(resident, ()).unwrap();
+        assert!(after < before + 8 * MIB, "{before} {after}");
     });
 }

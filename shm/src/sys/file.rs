@@ -104,6 +104,16 @@ pub(crate) fn unlink(path: &CStr) -> Result<(), OsError> {
     check("unlink", unsafe { libc::unlink(path.as_ptr()) }).map(drop)
 }
 
+/// How long a file may be that this process makes longer; beyond that the kernel sends it a SIGXFSZ.
+pub(crate) fn len_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is writable. After an error, of which none is known, it is unchanged.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    #[allow(clippy::useless_conversion, reason = "it is 32 bits wide on 32-bit targets")]
+    let bytes = u64::from(limit.rlim_cur);
+    if limit.rlim_cur == libc::RLIM_INFINITY { u64::MAX } else { bytes }
+}
+
 /// Makes the file `len_bytes` long with every page allocated, so that no later access is a SIGBUS.
 pub(crate) fn reserve(fd: BorrowedFd<'_>, len_bytes: u64) -> Result<(), OsError> {
     let mut start = 0;
