@@ -387,6 +387,9 @@ fn a_panic_comes_with_its_message_its_place_and_its_trace() {
     assert!(report.location.contains(&format!("pool_behaviours.rs:{line}")), "{}", report.location);
     assert_eq!(vec![report.pid], pool.worker_pids());
     assert!(!report.backtrace.is_empty());
+    // What `unwrap` prints is short: the place, and no trace.
+    let printed = format!("{report:?}");
+    assert!(printed.contains("1 is small") && !printed.contains("backtrace"), "{printed}");
 }
 
 #[test]
