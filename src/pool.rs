@@ -43,7 +43,6 @@ mod store;
 mod task;
 mod worker;
 
-use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -60,7 +59,7 @@ use self::crew::{Crew, Settings};
 use self::draft::Draft;
 use self::piece::{Piece, Sink};
 use self::store::Store;
-use self::task::Slot;
+use self::task::{Given, Slot};
 use crate::error::{Error, Result};
 use crate::process::cpu_count;
 use crate::wire::{self, Portable};
@@ -329,7 +328,7 @@ impl<S: 'static> Pool<S> {
     ) -> Result<Task<R>> {
         let slot = Slot::new();
         let piece = piece_of_one(self.crew.store(), job, argument, Arc::clone(&slot) as _)?;
-        Task::submit(&self.crew, Piece { lane, ..piece }, slot, type_name::<A>())
+        Task::submit(&self.crew, Piece { lane, ..piece }, slot, Given::new::<A>("()"))
     }
 
     /// Runs `function(argument)` once in each worker, and waits for the results, in the workers' order.
@@ -430,9 +429,10 @@ impl<S: 'static> Pool<S> {
 
     /// A job whose function is given `context` with each item: what a closure would capture. It is sent once to each worker.
     ///
-    /// It is encoded here and now, and decoded in a worker when that comes to the first item. A worker keeps it until the
-    /// job has ended. Each `with` is a job: many single calls that need the same large value have it sooner from a worker's state
-    /// ([`PoolBuilder::initializer`]).
+    /// It is encoded here and now, and decoded in a worker when that comes to the first item. If that fails, as where a handle in it
+    /// needs more memory or descriptors than the worker may have, it fails for this item, and is tried again with the next one.
+    /// A worker keeps it until the job has ended. Each `with` is a job: many single calls that need the same large value have it
+    /// sooner from a worker's state ([`PoolBuilder::initializer`]).
     ///
     /// # Examples
     /// ```

@@ -12,7 +12,8 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use super::lane::Failure;
+use crate::error::{CodecError, Error, Result};
 use crate::process::image::{CodePointer, Program};
 use crate::wire::{self, Packer, Portable};
 
@@ -39,12 +40,14 @@ pub(super) struct Bench {
     pub(super) state: Option<Box<dyn Any>>,
 }
 
-/// A job's context: as it came, and, from its first use on, decoded.
+/// A job's context: as it came, until it has been decoded for an item.
 #[derive(Default)]
 pub(super) struct Context {
-    pub(super) bytes: Vec<u8>,
-    pub(super) fds: Vec<OwnedFd>,
-    pub(super) value: Option<Box<dyn Any>>,
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    /// Decoding it was tried with the descriptors themselves.
+    are_fds_spent: bool,
+    value: Option<Box<dyn Any>>,
 }
 
 impl Bench {
@@ -54,13 +57,38 @@ impl Bench {
 }
 
 impl Context {
-    fn get<C: Portable>(&mut self) -> Result<&C> {
+    pub(super) fn new(bytes: Vec<u8>, fds: Vec<OwnedFd>) -> Self {
+        Self { bytes, fds, ..Self::default() }
+    }
+
+    /// Whether it is not decoded and cannot be any more: the worker is to be told of the job again.
+    pub(super) fn is_lost(&self) -> bool {
+        self.are_fds_spent && self.value.is_none()
+    }
+
+    fn get<C: Portable>(&mut self) -> Result<&C, Failure> {
         if self.value.is_none() {
-            let value: C = wire::unpack(&self.bytes, mem::take(&mut self.fds))?;
-            self.value = Some(Box::new(value));
-            self.bytes = Vec::new();
+            self.value = Some(Box::new(self.decode::<C>()?));
+            (self.bytes, self.fds) = Default::default();
         }
-        self.value.as_ref().and_then(|value| value.downcast_ref()).ok_or(Error::NotPortable)
+        Ok(self.value.as_ref().and_then(|value| value.downcast_ref()).ok_or(Error::NotPortable)?)
+    }
+
+    /// What fails for want of something, such as memory, is tried again with the next item. So the descriptors are kept until it
+    /// has not failed, and copies are used, if this process may have as many more.
+    fn decode<C: Portable>(&mut self) -> Result<C, Failure> {
+        if self.is_lost() {
+            return Err(Failure::FdLimit);
+        }
+        let copies: Result<Vec<_>, _> = self.fds.iter().map(OwnedFd::try_clone).collect();
+        let fds = copies.unwrap_or_else(|_| {
+            self.are_fds_spent = true;
+            mem::take(&mut self.fds)
+        });
+        wire::unpack(&self.bytes, fds).map_err(|error| match error {
+            Error::Decode { reason: CodecError(reason), .. } => Failure::Context(reason),
+            error => error.into(),
+        })
     }
 }
 
@@ -70,7 +98,7 @@ pub(super) struct Out<'a, 'p> {
     pub(super) packer: &'a mut Packer<'p>,
 }
 
-type Trampoline = unsafe fn(*const (), &mut Bench, &mut Context, &[u8], Out<'_, '_>) -> Result<()>;
+type Trampoline = unsafe fn(*const (), &mut Bench, &mut Context, &[u8], Out<'_, '_>) -> Result<(), Failure>;
 
 /// A kind of function that workers run: what it is given, and where what it returns goes.
 trait Shape: 'static {
@@ -84,7 +112,7 @@ trait Shape: 'static {
         context: &mut Context,
         item: Self::Item,
         out: Out<'_, '_>,
-    ) -> Result<()>;
+    ) -> Result<(), Failure>;
 }
 
 /// Calls a function of a shape.
@@ -97,7 +125,7 @@ unsafe fn trampoline<S: Shape>(
     context: &mut Context,
     item: &[u8],
     out: Out<'_, '_>,
-) -> Result<()> {
+) -> Result<(), Failure> {
     const { assert!(size_of::<S::Function>() == size_of::<*const ()>()) };
     // SAFETY: the caller's word; a function pointer is as long as that.
     let function = unsafe { mem::transmute_copy::<*const (), S::Function>(&function) };
@@ -111,8 +139,8 @@ impl<A: Portable, R: Portable> Shape for OfItem<A, R> {
     type Function = fn(A) -> R;
     type Item = A;
 
-    fn run(function: fn(A) -> R, _: &mut Bench, _: &mut Context, item: A, out: Out<'_, '_>) -> Result<()> {
-        out.packer.append(&function(item), out.bytes)
+    fn run(function: fn(A) -> R, _: &mut Bench, _: &mut Context, item: A, out: Out<'_, '_>) -> Result<(), Failure> {
+        Ok(out.packer.append(&function(item), out.bytes)?)
     }
 }
 
@@ -123,8 +151,14 @@ impl<A: Portable, B: Portable, R: Portable> Shape for OfTwo<A, B, R> {
     type Function = fn(A, B) -> R;
     type Item = (A, B);
 
-    fn run(function: fn(A, B) -> R, _: &mut Bench, _: &mut Context, item: (A, B), out: Out<'_, '_>) -> Result<()> {
-        out.packer.append(&function(item.0, item.1), out.bytes)
+    fn run(
+        function: fn(A, B) -> R,
+        _: &mut Bench,
+        _: &mut Context,
+        item: (A, B),
+        out: Out<'_, '_>,
+    ) -> Result<(), Failure> {
+        Ok(out.packer.append(&function(item.0, item.1), out.bytes)?)
     }
 }
 
@@ -135,8 +169,14 @@ impl<C: Portable, A: Portable, R: Portable> Shape for OfContext<C, A, R> {
     type Function = fn(&C, A) -> R;
     type Item = A;
 
-    fn run(function: fn(&C, A) -> R, _: &mut Bench, context: &mut Context, item: A, out: Out<'_, '_>) -> Result<()> {
-        out.packer.append(&function(context.get()?, item), out.bytes)
+    fn run(
+        function: fn(&C, A) -> R,
+        _: &mut Bench,
+        context: &mut Context,
+        item: A,
+        out: Out<'_, '_>,
+    ) -> Result<(), Failure> {
+        Ok(out.packer.append(&function(context.get()?, item), out.bytes)?)
     }
 }
 
@@ -153,8 +193,8 @@ impl<C: Portable, A: Portable, B: Portable, R: Portable> Shape for OfContextAndT
         context: &mut Context,
         item: (A, B),
         out: Out<'_, '_>,
-    ) -> Result<()> {
-        out.packer.append(&function(context.get()?, item.0, item.1), out.bytes)
+    ) -> Result<(), Failure> {
+        Ok(out.packer.append(&function(context.get()?, item.0, item.1), out.bytes)?)
     }
 }
 
@@ -165,8 +205,14 @@ impl<S: 'static, A: Portable, R: Portable> Shape for OfState<S, A, R> {
     type Function = fn(&mut S, A) -> R;
     type Item = A;
 
-    fn run(function: fn(&mut S, A) -> R, bench: &mut Bench, _: &mut Context, item: A, out: Out<'_, '_>) -> Result<()> {
-        out.packer.append(&function(bench.get()?, item), out.bytes)
+    fn run(
+        function: fn(&mut S, A) -> R,
+        bench: &mut Bench,
+        _: &mut Context,
+        item: A,
+        out: Out<'_, '_>,
+    ) -> Result<(), Failure> {
+        Ok(out.packer.append(&function(bench.get()?, item), out.bytes)?)
     }
 }
 
@@ -177,8 +223,14 @@ impl<S: 'static, A: Portable, B: Portable, R: Portable> Shape for OfStateAndTwo<
     type Function = fn(&mut S, A, B) -> R;
     type Item = (A, B);
 
-    fn run(function: Self::Function, bench: &mut Bench, _: &mut Context, item: (A, B), out: Out<'_, '_>) -> Result<()> {
-        out.packer.append(&function(bench.get()?, item.0, item.1), out.bytes)
+    fn run(
+        function: Self::Function,
+        bench: &mut Bench,
+        _: &mut Context,
+        item: (A, B),
+        out: Out<'_, '_>,
+    ) -> Result<(), Failure> {
+        Ok(out.packer.append(&function(bench.get()?, item.0, item.1), out.bytes)?)
     }
 }
 
@@ -189,7 +241,7 @@ impl<C: Portable, S: 'static> Shape for ToState<C, S> {
     type Function = fn(C) -> S;
     type Item = C;
 
-    fn run(function: fn(C) -> S, bench: &mut Bench, _: &mut Context, config: C, _: Out<'_, '_>) -> Result<()> {
+    fn run(function: fn(C) -> S, bench: &mut Bench, _: &mut Context, config: C, _: Out<'_, '_>) -> Result<(), Failure> {
         bench.state = Some(Box::new(function(config)));
         Ok(())
     }
@@ -264,7 +316,13 @@ impl Call {
 
 impl Resolved {
     /// Runs the function for one item. Its panic comes through.
-    pub(super) fn run(&self, bench: &mut Bench, context: &mut Context, item: &[u8], out: Out<'_, '_>) -> Result<()> {
+    pub(super) fn run(
+        &self,
+        bench: &mut Bench,
+        context: &mut Context,
+        item: &[u8],
+        out: Out<'_, '_>,
+    ) -> Result<(), Failure> {
         // SAFETY: `Call::new` made the pair, of a trampoline for functions of that type.
         unsafe { (self.trampoline)(self.function, bench, context, item, out) }
     }

@@ -9,7 +9,9 @@
 //! taken some, which it says by the bell. A worker waits until the pool has taken some, which it does with each answer.
 //!
 //! If some cannot be sent, the head says that too (`is_torn`), and how many were: the receiver takes those and drops them, and
-//! the next piece finds its own.
+//! the next piece finds its own. What a job is, though, is told once: a worker that did not get all descriptors of a job's
+//! context, or could not use them (`Context::decode`), says so with its answers (`lacks_job`), and is told of the job again with
+//! the next piece that is sent.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

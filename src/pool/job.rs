@@ -3,7 +3,6 @@
 mod imap;
 mod ways;
 
-use std::any::type_name;
 use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +21,7 @@ use super::crew::Crew;
 use super::draft::Draft;
 use super::lane::DEPTH;
 use super::piece::{self, Piece, Reply, Sink};
-use super::task::{outcomes, results_of};
+use super::task::{Given, outcomes, results_of};
 use crate::error::{Error, Result};
 use crate::wire::{self, Portable};
 
@@ -120,6 +119,7 @@ struct Stream<'p, I, R> {
     progress: Option<Box<dyn FnMut(usize) + 'p>>,
     /// Items that have an outcome.
     done: usize,
+    given: Given,
     result: PhantomData<fn() -> R>,
 }
 
@@ -169,6 +169,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
             failed: None,
             progress: plan.progress,
             done: 0,
+            given: Given::new::<I::Item>(plan.context_type),
             result: PhantomData,
         })
     }
@@ -271,10 +272,6 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         Poll::Ready(Some((index, items, reply)))
     }
 
-    fn argument() -> &'static str {
-        type_name::<I::Item>()
-    }
-
     /// All results in order, or the first error that is known.
     fn collect_all(mut self) -> Result<Vec<R>> {
         let crew = Arc::clone(&self.crew);
@@ -284,13 +281,13 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         while let Some((index, _, reply)) = self.receive() {
             if reply.has_failed() {
                 // It need not wait for earlier ones.
-                outcomes::<R>(reply, Self::argument(), |outcome| outcome.map(drop))?;
+                outcomes::<R>(reply, self.given, |outcome| outcome.map(drop))?;
                 return Err(Error::Cancelled);
             }
             early.insert(index, reply);
             while let Some(reply) = early.remove(&next) {
                 next += 1;
-                outcomes(reply, Self::argument(), |outcome| {
+                outcomes(reply, self.given, |outcome| {
                     results.push(outcome?);
                     Ok(())
                 })?;
@@ -305,7 +302,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         let _attending = crew.attend();
         let mut pieces = BTreeMap::new();
         while let Some((index, items, reply)) = self.receive() {
-            pieces.insert(index, results_of(reply, items, Self::argument()));
+            pieces.insert(index, results_of(reply, items, self.given));
         }
         self.failed.take().map_or_else(|| Ok(pieces.into_values().flatten().collect()), Err)
     }

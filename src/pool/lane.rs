@@ -171,6 +171,8 @@ pub(super) struct Head {
     pub(super) has_failed: bool,
     /// Not all descriptors that belong to it could be sent.
     pub(super) is_torn: bool,
+    /// From the worker: it is to be told again of the job before more of it, because descriptors of its context were lost.
+    pub(super) lacks_job: bool,
     /// The word of the piece.
     pub(super) slot: u8,
     /// The job, or the segment.
@@ -184,13 +186,13 @@ pub(super) const HEAD_BYTES: usize = 16;
 
 impl Head {
     pub(super) const fn new(kind: Kind, number: u32) -> Self {
-        let (goes_on, tries_all, has_failed, is_torn) = (false, false, false, false);
-        Self { kind, goes_on, tries_all, has_failed, is_torn, slot: 0, number, items: 0, fds: 0 }
+        let (goes_on, tries_all, has_failed, is_torn, lacks_job) = (false, false, false, false, false);
+        Self { kind, goes_on, tries_all, has_failed, is_torn, lacks_job, slot: 0, number, items: 0, fds: 0 }
     }
 
     pub(super) fn to_bytes(self) -> [u8; HEAD_BYTES] {
         let mut bytes = [0; HEAD_BYTES];
-        let flags = [self.goes_on, self.tries_all, self.has_failed, self.is_torn];
+        let flags = [self.goes_on, self.tries_all, self.has_failed, self.is_torn, self.lacks_job];
         let flags = flags.into_iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(flag));
         bytes[..4].copy_from_slice(&[self.kind as u8, flags, self.slot, 0]);
         bytes[4..8].copy_from_slice(&self.number.to_le_bytes());
@@ -216,8 +218,8 @@ impl Head {
         };
         let (number, items, fds) = ([a, b, c, d], [e, f, g, h], [i, j, k, l]);
         let [number, items, fds] = [number, items, fds].map(u32::from_le_bytes);
-        let [goes_on, tries_all, has_failed, is_torn] = [1, 2, 4, 8].map(|flag| flags & flag != 0);
-        Some((Self { kind, goes_on, tries_all, has_failed, is_torn, slot, number, items, fds }, body))
+        let [goes_on, tries_all, has_failed, is_torn, lacks_job] = [1, 2, 4, 8, 16].map(|flag| flags & flag != 0);
+        Some((Self { kind, goes_on, tries_all, has_failed, is_torn, lacks_job, slot, number, items, fds }, body))
     }
 }
 
@@ -227,6 +229,8 @@ pub(super) enum Failure {
     Panicked(PanicReport),
     /// Its bytes are no value of the function's argument.
     Argument(Codec),
+    /// The bytes of its job's context are no value of that.
+    Context(Codec),
     /// Its result could not be encoded.
     Result(Codec),
     FdLimit,

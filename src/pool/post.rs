@@ -1,6 +1,6 @@
 //! A lane as the pool sees it, and the worker at it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -17,6 +17,7 @@ use super::companion::{self, Taken};
 use super::lane::{self, DEPTH, Failure, HEAD_BYTES, Head, Kind, PART_BYTES, RING_BYTES, Words};
 use super::piece::{Cause, Deliveries, Job, Piece, Reply};
 use super::store::{Room, Segment};
+use super::task::Given;
 use crate::Trusted;
 use crate::error::{CodecError, Error, Result};
 use crate::frame::{Blocking, Receiver};
@@ -50,8 +51,8 @@ pub(super) struct Post {
     pub(super) next_slot: u8,
     pub(super) outbox: VecDeque<Sending>,
     pub(super) inbox: Vec<u8>,
-    /// Jobs that it has been told of.
-    pub(super) told: HashSet<u32>,
+    /// Jobs that it has been told of and that have not ended, and whether it knows each of them, as far as is known.
+    told: HashMap<u32, bool>,
     /// Segments of the store that it was lent and that were not withdrawn, and whether it has each of them, as far as is known.
     lent: HashMap<u32, bool>,
     /// Pieces that it has handed back because it could not read them.
@@ -120,7 +121,7 @@ impl Lane {
     /// Sends a piece on its way. There must be room.
     pub(super) fn begin(&mut self, mut piece: Piece) {
         let Some(post) = &mut self.post else { return };
-        if post.last_told != piece.job.number && post.told.insert(piece.job.number) {
+        if post.last_told != piece.job.number && post.told.insert(piece.job.number, true) != Some(true) {
             let head = Head::new(Kind::Define, piece.job.number);
             post.outbox.push_back(Sending { head, subject: Subject::Job(Arc::clone(&piece.job)), offset: 0 });
         }
@@ -185,7 +186,7 @@ impl Lane {
     /// Tells the worker that a job has ended.
     pub(super) fn forget(&mut self, job: &Job) {
         if let Some(post) = &mut self.post
-            && post.told.remove(&job.number)
+            && post.told.remove(&job.number).is_some()
         {
             post.last_told = 0;
             post.tell(Kind::Forget, job.number);
@@ -227,7 +228,7 @@ impl Post {
             next_slot: 0,
             outbox: VecDeque::new(),
             inbox: Vec::new(),
-            told: HashSet::new(),
+            told: HashMap::new(),
             lent: HashMap::new(),
             unread: Vec::new(),
             last_told: 0,
@@ -296,7 +297,7 @@ impl Post {
             match (sending.head.is_torn, &sending.subject) {
                 // The worker has it without its context. It is told anew with the next piece.
                 (true, Subject::Job(_)) => {
-                    self.told.remove(&sending.head.number);
+                    lacks(&mut self.told, sending.head.number);
                     self.last_told = 0;
                 }
                 (true, Subject::Segment(segment)) => lacks(&mut self.lent, segment.number()),
@@ -376,6 +377,10 @@ impl Post {
             Kind::Ready => self.is_ready = true,
             Kind::Unfit => self.unfit = postcard::from_bytes(&bytes).ok(),
             Kind::Items | Kind::TakenBack => {
+                if head.lacks_job {
+                    lacks(&mut self.told, head.number);
+                    self.last_told = 0;
+                }
                 let fds = self.fds(head);
                 let Some(flying) = self.land(head.slot) else { return };
                 // Nobody waits for what was taken back.
@@ -434,10 +439,10 @@ impl Post {
     }
 }
 
-/// Notes that the worker does not have the segment, which may have been lent again since it said so: it is told of a
-/// withdrawal all the same.
-fn lacks(lent: &mut HashMap<u32, bool>, number: u32) {
-    if let Some(has_it) = lent.get_mut(&number) {
+/// Notes that the worker does not have the segment or know the job, which it may have been given again since it said so: it is
+/// told of the end of that all the same.
+fn lacks(given: &mut HashMap<u32, bool>, number: u32) {
+    if let Some(has_it) = given.get_mut(&number) {
         *has_it = false;
     }
 }
@@ -457,7 +462,8 @@ pub(super) enum End {
 impl End {
     pub(super) fn of(post: &mut Post) -> Self {
         if let Some(failure) = post.unfit.take() {
-            return Self::Failed(failure.into_error(post.process.id(), "the initializer's argument", "the state"));
+            let given = Given { argument: "the initializer's argument", context: "()" };
+            return Self::Failed(failure.into_error(post.process.id(), given, "the state"));
         }
         match post.process.join_timeout(Duration::ZERO) {
             Ok(_) => Self::Left,
@@ -493,10 +499,11 @@ impl End {
 
 impl Failure {
     /// The error that it is for the caller.
-    pub(super) fn into_error(self, pid: u32, argument: &'static str, result: &'static str) -> Error {
+    pub(super) fn into_error(self, pid: u32, given: Given, result: &'static str) -> Error {
         match self {
             Self::Panicked(report) => Error::Panicked(Box::new(report)),
-            Self::Argument(reason) => Error::Decode { type_name: argument, reason: CodecError(reason) },
+            Self::Argument(reason) => Error::Decode { type_name: given.argument, reason: CodecError(reason) },
+            Self::Context(reason) => Error::Decode { type_name: given.context, reason: CodecError(reason) },
             Self::Result(reason) => Error::Encode { type_name: result, reason: CodecError(reason) },
             Self::FdLimit => Error::FdLimit,
             Self::TooLarge { len_bytes, limit_bytes } => Error::TooLarge { len_bytes, limit_bytes },

@@ -29,8 +29,15 @@ pub struct Task<R> {
     slot: Arc<Slot>,
     /// Of its piece.
     ticket: u64,
-    argument: &'static str,
+    given: Given,
     result: PhantomData<fn() -> R>,
+}
+
+/// The types of what a function is given, for errors.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given {
+    pub(super) argument: &'static str,
+    pub(super) context: &'static str,
 }
 
 /// Where the reply of a task arrives.
@@ -157,11 +164,18 @@ impl fmt::Debug for Stage {
     }
 }
 
+impl Given {
+    /// An `A`, and what a job is made with.
+    pub(super) fn new<A>(context: &'static str) -> Self {
+        Self { argument: type_name::<A>(), context }
+    }
+}
+
 impl<R> Task<R> {
     /// Submits `piece`, whose reply will arrive at `slot`.
-    pub(super) fn submit(crew: &Arc<Crew>, piece: Piece, slot: Arc<Slot>, argument: &'static str) -> Result<Self> {
+    pub(super) fn submit(crew: &Arc<Crew>, piece: Piece, slot: Arc<Slot>, given: Given) -> Result<Self> {
         let ticket = crew.submit(piece)?;
-        Ok(Self { crew: Arc::clone(crew), slot, ticket, argument, result: PhantomData })
+        Ok(Self { crew: Arc::clone(crew), slot, ticket, given, result: PhantomData })
     }
 
     pub(super) fn crew(&self) -> &Arc<Crew> {
@@ -229,7 +243,7 @@ impl<R: Portable> Task<R> {
     /// [`Error::TimedOut`], [`Error::Encode`] or [`Error::Decode`], [`Error::NoWorkers`].
     pub fn result(self) -> Result<R> {
         self.crew.wait_until(Deadline::never(), || self.slot.is_done());
-        self.slot.take().map_or(Err(Error::Cancelled), |reply| result_of(reply, self.argument))
+        self.slot.take().map_or(Err(Error::Cancelled), |reply| result_of(reply, self.given))
     }
 
     /// Waits at most so long (zero: looks only); the result is not lost by that, and the call goes on.
@@ -239,7 +253,7 @@ impl<R: Portable> Task<R> {
     pub fn result_timeout(&mut self, timeout: Duration) -> Result<Option<R>> {
         self.crew.wait_until(Deadline::after(timeout), || self.slot.is_done());
         match self.slot.take() {
-            Some(reply) => result_of(reply, self.argument).map(Some),
+            Some(reply) => result_of(reply, self.given).map(Some),
             None if self.slot.is_done() => Err(Error::Cancelled),
             None => Ok(None),
         }
@@ -252,11 +266,11 @@ impl<R: Portable> Task<R> {
     /// another callback of the same pool. A panic of `then` is printed by the panic hook and ends there.
     /// [`join`](crate::Pool::join) waits for the callbacks, if it is not called by one.
     pub fn on_done(self, then: impl FnOnce(Result<R>) + Send + 'static) {
-        let (argument, callbacks) = (self.argument, self.crew.callbacks());
+        let (given, callbacks) = (self.given, self.crew.callbacks());
         let owed = callbacks.owe();
         let then = Box::new(move |reply| {
             let _owed = owed;
-            then(result_of(reply, argument));
+            then(result_of(reply, given));
         });
         if let Some(Listener::Callback(then, callbacks)) =
             self.slot.listen(Listener::Callback(then, Arc::clone(callbacks)))
@@ -283,7 +297,7 @@ impl<R: Portable> Future for Task<R> {
             return Poll::Pending;
         }
         match self.slot.take() {
-            Some(reply) => Poll::Ready(result_of(reply, self.argument)),
+            Some(reply) => Poll::Ready(result_of(reply, self.given)),
             None => panic!("a Task was polled after its end"),
         }
     }
@@ -296,9 +310,9 @@ impl<R> fmt::Debug for Task<R> {
 }
 
 /// The result of a piece of one item.
-fn result_of<R: Portable>(reply: Reply, argument: &'static str) -> Result<R> {
+fn result_of<R: Portable>(reply: Reply, given: Given) -> Result<R> {
     let mut result = Err(Error::Cancelled);
-    outcomes(reply, argument, |outcome| {
+    outcomes(reply, given, |outcome| {
         result = outcome;
         Ok(())
     })?;
@@ -308,7 +322,7 @@ fn result_of<R: Portable>(reply: Reply, argument: &'static str) -> Result<R> {
 /// Hands the outcomes of a piece to `each`, in order, until that fails.
 pub(super) fn outcomes<R: Portable>(
     reply: Reply,
-    argument: &'static str,
+    given: Given,
     mut each: impl FnMut(Result<R>) -> Result<()>,
 ) -> Result<()> {
     let (bytes, fds) = match reply {
@@ -321,7 +335,7 @@ pub(super) fn outcomes<R: Portable>(
         while let Some((flag, outcome)) = lane::split_outcome(&mut rest) {
             let is_failure = flag == FAILED;
             each(if is_failure {
-                Err(failure(outcome, argument, type_name::<R>()))
+                Err(failure(outcome, given, type_name::<R>()))
             } else {
                 wire::unpack_plain(outcome)
             })?;
@@ -331,12 +345,12 @@ pub(super) fn outcomes<R: Portable>(
 }
 
 /// The results of a piece of `items`, all of which were tried.
-pub(super) fn results_of<R: Portable>(reply: Reply, items: usize, argument: &'static str) -> Vec<Result<R>> {
+pub(super) fn results_of<R: Portable>(reply: Reply, items: usize, given: Given) -> Vec<Result<R>> {
     match reply {
         Reply::Lost(cause) => (0..items).map(|_| Err(cause.clone().into())).collect(),
         reply => {
             let mut results = Vec::with_capacity(items);
-            let whole = outcomes(reply, argument, |outcome| {
+            let whole = outcomes(reply, given, |outcome| {
                 results.push(outcome);
                 Ok(())
             });
@@ -348,9 +362,9 @@ pub(super) fn results_of<R: Portable>(reply: Reply, items: usize, argument: &'st
     }
 }
 
-fn failure(bytes: &[u8], argument: &'static str, result: &'static str) -> Error {
+fn failure(bytes: &[u8], given: Given, result: &'static str) -> Error {
     match postcard::from_bytes::<Failure>(bytes) {
-        Ok(failure) => failure.into_error(0, argument, result),
+        Ok(failure) => failure.into_error(0, given, result),
         Err(error) => Error::decoding::<Failure>()(error),
     }
 }

@@ -170,7 +170,7 @@ impl Worker {
             return Ok(());
         };
         let Definition { call, context } = postcard::from_bytes(piece).map_err(|_| Over)?;
-        let context = Context { bytes: context.0, fds, value: None };
+        let context = Context::new(context.0, fds);
         self.jobs.insert(head.number, Job { call: call.resolve(), context });
         Ok(())
     }
@@ -200,7 +200,8 @@ impl Worker {
         }
         // Of a job whose descriptors were lost nothing is known.
         let (Some(fds), Some(job)) = (fds, self.jobs.get_mut(&head.number)) else {
-            return self.answer(Head { fds: 0, is_torn: true, ..head }, &[]);
+            let lacks_job = !self.jobs.contains_key(&head.number);
+            return self.answer(Head { fds: 0, is_torn: true, lacks_job, ..head }, &[]);
         };
         let mut out = mem::take(&mut self.out);
         let (bench, loans) = (&mut self.bench, &self.loans);
@@ -211,12 +212,16 @@ impl Worker {
                 run.all(head, piece)
             })
         });
-        let mut head = Head { has_failed, fds: 0, ..head };
+        let lacks_job = job.context.is_lost();
+        let mut head = Head { has_failed, fds: 0, lacks_job, ..head };
         companion::send_on(self.companion.as_fd(), &parcel.fds, &mut head, Blocking::Yes);
         let answered = self.answer(head, if head.is_torn { &[] } else { &out });
         // An end that is not claimed over there stays this process's until it ends.
         let _: InTransit = parcel.sent();
         self.out = wire::recycled(out);
+        if lacks_job {
+            self.jobs.remove(&head.number);
+        }
         answered
     }
 
@@ -299,7 +304,7 @@ impl Run<'_, '_> {
         let bytes = &mut *self.out;
         let run = AssertUnwindSafe(|| call.run(bench, context, item, Out { bytes, packer }));
         match catch_unwind(run) {
-            Ok(done) => done.map_err(Failure::from),
+            Ok(done) => done,
             Err(payload) => Err(Failure::Panicked(report::caught(&*payload))),
         }
     }
@@ -318,7 +323,7 @@ fn make_state(bench: &mut Bench, initializer: Initializer) -> Result<(), Failure
         })
     }));
     match made {
-        Ok(made) => made.map_err(Failure::from),
+        Ok(made) => made,
         Err(payload) => Err(Failure::Panicked(report::caught(&*payload))),
     }
 }

@@ -287,6 +287,40 @@ fn the_state_goes_with_every_kind_of_call_and_map() {
     assert!(matches!(results[..], [Ok(6), Err(Error::Panicked(_))]), "{results:?}");
 }
 
+/// Arrives as what it is not.
+#[derive(Deserialize)]
+struct Garbled {
+    _is_it: bool,
+}
+
+impl Serialize for Garbled {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        7_u8.serialize(serializer)
+    }
+}
+
+#[test]
+fn what_cannot_be_decoded_is_named_context_or_item() {
+    let pool = Pool::new(2).unwrap();
+    let garbled = || Garbled { _is_it: true };
+    let is_of =
+        |error: &Error, name: &str| matches!(error, Error::Decode { type_name, .. } if type_name.ends_with(name));
+    let check = |results: Vec<Result<u32, Error>>, count: usize, name: &str| {
+        assert!(results.len() == count, "{results:?}");
+        assert!(results.iter().all(|result| result.as_ref().is_err_and(|error| is_of(error, name))), "{results:?}");
+    };
+    let of_context = |_: &Garbled, n: u32| n;
+    check(pool.with(garbled()).chunk_size(3).map_all(of_context, 0..6).unwrap(), 6, "Garbled");
+    check(pool.with(garbled()).imap(of_context, 0..3).collect(), 3, "Garbled");
+    check(vec![pool.with(garbled()).map(of_context, 0..3).map(|_| 0)], 1, "Garbled");
+    check(vec![pool.with(garbled()).apply(of_context, 1)], 1, "Garbled");
+    check(vec![result_of(pool.with(garbled()).submit(of_context, 1).unwrap())], 1, "Garbled");
+    let of_pairs = |_: &Garbled, a: u32, b: u32| a + b;
+    check(pool.with(garbled()).starmap_all(of_pairs, [(1, 2)]).unwrap(), 1, "Garbled");
+    check(vec![pool.with(3_u64).apply(|_, _: Garbled| 0, garbled())], 1, "Garbled");
+    check(vec![pool.apply(|_: Garbled| 0, garbled())], 1, "Garbled");
+}
+
 /// Notes where it is dropped.
 #[derive(Serialize, Deserialize)]
 struct Noted(Queue<u32>);

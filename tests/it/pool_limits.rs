@@ -2,11 +2,11 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crosslane::{Error, Event, Pool, Task, spawn};
+use crosslane::{Array, Error, Event, Pool, Task, spawn};
 use crosslane_sync::spin;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use rustix::process::{
@@ -94,6 +94,89 @@ fn descriptors_that_cannot_be_sent_fail_their_call_alone() {
         assert!(!event.is_set());
         assert_eq!(pool.with(event.clone()).map(set, 0..4).unwrap(), [0, 1, 2, 3]);
         assert!(event.is_set());
+    });
+}
+
+/// In a worker: no more descriptors than it has, and so many; returns the limit that was.
+fn leave_descriptors(count: usize) -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile).current;
+    let next: Vec<_> = (0..count).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    let last = next.iter().map(AsRawFd::as_raw_fd).max().unwrap();
+    limit_descriptors(Some(u64::try_from(last).unwrap() + 1));
+    limit
+}
+
+/// In a worker: no more memory than it has, and 16 MiB, if `is_limited`.
+fn limit_memory(is_limited: bool) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let kib: u64 = status.split("VmSize:").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let current = is_limited.then_some((kib << 10) + (16 << 20));
+    setrlimit(Resource::As, Rlimit { current, ..getrlimit(Resource::As) }).unwrap();
+}
+
+/// An array that a worker whose memory is limited has no room for.
+fn large() -> Array<u8> {
+    Array::zeroed(64 << 20).unwrap()
+}
+
+#[test]
+fn a_context_that_cannot_be_opened_is_tried_again_with_the_next_item() {
+    alone(|()| {
+        let pool = Pool::new(1).unwrap();
+        pool.broadcast(limit_memory, &true).unwrap();
+        let mut results = pool.with(large()).window(1).imap(|array, n: usize| array.len() + n, 0..);
+        for _ in 0..3 {
+            let result = results.next().unwrap();
+            assert!(matches!(&result, Err(Error::Refused { message, .. }) if message.contains("memory")), "{result:?}");
+        }
+        pool.broadcast(limit_memory, &false).unwrap();
+        assert_eq!(results.next().unwrap().unwrap(), (64 << 20) + 3);
+        assert_eq!(results.next().unwrap().unwrap(), (64 << 20) + 4);
+    });
+}
+
+#[test]
+fn a_context_is_sent_again_if_its_descriptors_were_lost() {
+    alone(|()| {
+        let pool = Pool::new(1).unwrap();
+        let limit = pool.broadcast(|(): ()| getrlimit(Resource::Nofile).current, &()).unwrap()[0];
+        pool.broadcast(limit_descriptors, &Some(0)).unwrap();
+        let event = Event::new().unwrap();
+        let set = |event: &Event, n: u32| {
+            event.set();
+            n
+        };
+        let mut results = pool.with(event.clone()).window(1).imap(set, 0..);
+        for _ in 0..3 {
+            let result = results.next().unwrap();
+            assert!(matches!(result, Err(Error::FdLimit)) && !event.is_set(), "{result:?}");
+        }
+        pool.broadcast(limit_descriptors, &limit).unwrap();
+        assert_eq!(results.next().unwrap().unwrap(), 3);
+        assert!(event.is_set());
+    });
+}
+
+#[test]
+fn a_context_needs_no_more_descriptors_than_it_has() {
+    alone(|()| {
+        let pool = Pool::new(1).unwrap();
+        // The array's, and its lock's.
+        let limit = pool.broadcast(leave_descriptors, &2).unwrap()[0];
+        let len = |array: &Array<u8>, n: usize| array.len() + n;
+        assert_eq!(pool.with(large()).map(len, [1, 2]).unwrap(), [(64 << 20) + 1, (64 << 20) + 2]);
+        // Then there is no copy for a second attempt either, until it is sent again with the next piece.
+        pool.broadcast(limit_memory, &true).unwrap();
+        let mut results = pool.with(large()).chunk_size(2).window(2).imap(len, 0..);
+        for _ in 0..3 {
+            let (one, two) = (results.next().unwrap(), results.next().unwrap());
+            assert!(matches!(&one, Err(Error::Refused { message, .. }) if message.contains("memory")), "{one:?}");
+            assert!(matches!(two, Err(Error::FdLimit)), "{two:?}");
+        }
+        pool.broadcast(limit_memory, &false).unwrap();
+        assert_eq!(results.next().unwrap().unwrap(), (64 << 20) + 6);
+        drop(results);
+        pool.broadcast(limit_descriptors, &limit).unwrap();
     });
 }
 

@@ -49,13 +49,13 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
             if let Some((items, reply)) = self.early.remove(&self.next) {
                 self.next += 1;
                 stream.held -= items;
-                self.ready = results_of(reply, items, Stream::<'p, I, R>::argument()).into();
+                self.ready = results_of(reply, items, stream.given).into();
                 continue;
             }
             match stream.receive_until(deadline) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some((_, items, reply))) if !in_order => {
-                    self.ready = results_of(reply, items, Stream::<'p, I, R>::argument()).into();
+                    self.ready = results_of(reply, items, stream.given).into();
                 }
                 Poll::Ready(Some((index, items, reply))) => {
                     stream.held += items;

@@ -19,7 +19,7 @@ use super::{Imap, ImapUnordered, Stream};
 use crate::error::Result;
 use crate::pool::call::Call;
 use crate::pool::crew::Crew;
-use crate::pool::task::{LastOf, Slot, Task};
+use crate::pool::task::{Given, LastOf, Slot, Task};
 use crate::pool::{Pool, piece_of_one};
 use crate::wire::{self, Parcel, Portable};
 
@@ -28,6 +28,7 @@ pub(super) struct Plan<'p> {
     pub(super) crew: &'p Arc<Crew>,
     /// What its function is given with each item, encoded.
     pub(super) context: Result<Option<Parcel>>,
+    pub(super) context_type: &'static str,
     pub(super) chunk_size: Option<usize>,
     pub(super) window: Option<usize>,
     pub(super) timeout: Option<Duration>,
@@ -207,7 +208,7 @@ macro_rules! ways {
 
 impl<'p, S: 'static> Job<'p, S> {
     pub(in crate::pool) fn new(pool: &'p Pool<S>) -> Self {
-        Self { plan: Plan::new(&pool.crew, Ok(None)), functions: PhantomData }
+        Self { plan: Plan::new::<()>(&pool.crew, Ok(None)), functions: PhantomData }
     }
 
     plans!();
@@ -230,7 +231,7 @@ impl<'p, S: 'static> Job<'p, S> {
 impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
     pub(in crate::pool) fn new(pool: &'p Pool<S>, context: &C) -> Self {
         let context = wire::pack_for_several(context).map(Some);
-        Self { plan: Plan::new(&pool.crew, context), functions: PhantomData }
+        Self { plan: Plan::new::<C>(&pool.crew, context), functions: PhantomData }
     }
 
     plans!();
@@ -240,7 +241,7 @@ impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
 
 impl<'p, S: 'static> JobWithState<'p, S> {
     pub(in crate::pool) fn new(pool: &'p Pool<S>) -> Self {
-        Self { plan: Plan::new(&pool.crew, Ok(None)), functions: PhantomData }
+        Self { plan: Plan::new::<()>(&pool.crew, Ok(None)), functions: PhantomData }
     }
 
     plans!();
@@ -249,9 +250,10 @@ impl<'p, S: 'static> JobWithState<'p, S> {
 }
 
 impl<'p> Plan<'p> {
-    fn new(crew: &'p Arc<Crew>, context: Result<Option<Parcel>>) -> Self {
+    fn new<C>(crew: &'p Arc<Crew>, context: Result<Option<Parcel>>) -> Self {
         let (chunk_size, retries) = (crew.chunk_size(), crew.retries());
-        Self { crew, context, chunk_size, window: None, timeout: None, retries, progress: None }
+        let context_type = type_name::<C>();
+        Self { crew, context, context_type, chunk_size, window: None, timeout: None, retries, progress: None }
     }
 
     /// Submits one call.
@@ -259,7 +261,8 @@ impl<'p> Plan<'p> {
         let job = Arc::new(self.crew.job(call?, self.context?, false, self.retries, self.timeout)?);
         let slot = Slot::new();
         let sink = LastOf::new(self.crew, &job, &slot);
-        Task::submit(self.crew, piece_of_one(self.crew.store(), &job, argument, sink)?, slot, type_name::<A>())
+        let given = Given::new::<A>(self.context_type);
+        Task::submit(self.crew, piece_of_one(self.crew.store(), &job, argument, sink)?, slot, given)
     }
 }
 
