@@ -71,6 +71,13 @@ pub(crate) trait Moved: fmt::Debug + Send + Sync {
 pub(crate) struct InTransit(Vec<Box<dyn Moved>>);
 
 impl Parcel {
+    fn new(bytes: Vec<u8>, beside: Option<Box<Outgoing>>) -> Self {
+        match beside {
+            None => Self { bytes, ..Self::default() },
+            Some(beside) => Self { bytes, fds: beside.fds, moved: beside.moved },
+        }
+    }
+
     /// To be called when the parcel has left.
     pub(crate) fn sent(mut self) -> InTransit {
         self.depart()
@@ -124,10 +131,13 @@ thread_local! {
     static REFUSAL: Cell<Option<Error>> = const { Cell::new(None) };
     /// Whether there is such a reason. This one needs no destructor, so to look at it is one load.
     static IS_REFUSED: Cell<bool> = const { Cell::new(false) };
-    static OUTGOING: RefCell<Outgoing> = const { RefCell::new(Outgoing::new()) };
+    /// Boxed, and made when the first is added: most messages have none.
+    static OUTGOING: RefCell<Option<Box<Outgoing>>> = const { RefCell::new(None) };
     static INCOMING: RefCell<Vec<Arrived>> = const { RefCell::new(Vec::new()) };
 }
 
+/// What goes beside the bytes of the message that is being packed.
+#[derive(Default)]
 struct Outgoing {
     fds: Vec<OwnedFd>,
     /// Which segment each descriptor is, to send it once.
@@ -146,12 +156,6 @@ struct Arrived {
     fd: Option<OwnedFd>,
     /// What it was opened as, for the handles that share it.
     opened: Option<Arc<dyn Any + Send + Sync>>,
-}
-
-impl Outgoing {
-    const fn new() -> Self {
-        Self { fds: Vec::new(), segments: Vec::new(), moved: Vec::new(), deeds: None }
-    }
 }
 
 /// Sets who carries, and puts back what was there: a value's `serialize` may itself send a message, or panic.
@@ -185,24 +189,24 @@ pub(crate) fn pack_for_several<T: Portable>(value: &T) -> Result<Parcel> {
 }
 
 fn pack_by<T: Portable>(carrier: Carrier, mut bytes: Vec<u8>, value: &T) -> Result<Parcel> {
-    let outer = OUTGOING.replace(Outgoing::new());
+    let outer = OUTGOING.take();
     let encoded = {
         let _carrying = Carrying::begin(carrier);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| encode(value, &mut bytes)))
     };
-    let Outgoing { fds, moved, .. } = OUTGOING.replace(outer);
+    let beside = OUTGOING.replace(outer);
     encoded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok(Parcel { bytes, fds, moved })
+    Ok(Parcel::new(bytes, beside))
 }
 
 /// Packs several values into one message: `f` is given what appends one.
 pub(crate) fn pack_many<O>(f: impl FnOnce(&mut Packer<'_>) -> O) -> (O, Parcel) {
-    let outer = OUTGOING.replace(Outgoing::new());
+    let outer = OUTGOING.take();
     let mut packer = Packer { this_thread: PhantomData, lives: PhantomData };
     let packed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| f(&mut packer)));
-    let Outgoing { fds, moved, .. } = OUTGOING.replace(outer);
+    let beside = OUTGOING.replace(outer);
     let packed = packed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    (packed, Parcel { bytes: Vec::new(), fds, moved })
+    (packed, Parcel::new(Vec::new(), beside))
 }
 
 /// Appends values to a message: see [`pack_many`].
@@ -375,6 +379,11 @@ impl Flavor for Appended<'_> {
 
 // What handles call when they are serialised and deserialised.
 
+/// What goes beside the message that is being packed.
+fn beside<O>(f: impl FnOnce(&mut Outgoing) -> O) -> O {
+    OUTGOING.with_borrow_mut(|out| f(out.get_or_insert_default()))
+}
+
 /// Puts a segment's descriptor onto the message that is being packed; returns its index there. `handle` is the type's
 /// name, for errors.
 pub(crate) fn attach_segment<E: serde::ser::Error>(
@@ -382,12 +391,12 @@ pub(crate) fn attach_segment<E: serde::ser::Error>(
     segment: Segment,
     fd: BorrowedFd<'_>,
 ) -> Result<u32, E> {
-    let known = OUTGOING.with_borrow(|out| out.segments.iter().find(|(known, _)| *known == segment).map(|&(_, at)| at));
+    let known = beside(|out| out.segments.iter().find(|(known, _)| *known == segment).map(|&(_, at)| at));
     if let Some(index) = known {
         return Ok(index);
     }
     let index = attach(handle, fd)?;
-    OUTGOING.with_borrow_mut(|out| out.segments.push((segment, index)));
+    beside(|out| out.segments.push((segment, index)));
     Ok(index)
 }
 
@@ -398,7 +407,7 @@ pub(crate) fn attach<E: serde::ser::Error>(handle: &'static str, fd: BorrowedFd<
 }
 
 fn add<E: serde::ser::Error>(fd: OwnedFd) -> Result<u32, E> {
-    OUTGOING.with_borrow_mut(|out| {
+    beside(|out| {
         let index = u32::try_from(out.fds.len()).map_err(E::custom)?;
         out.fds.push(fd);
         Ok(index)
@@ -418,19 +427,19 @@ pub(crate) fn attach_moved<E: serde::ser::Error>(handle: &'static str, moved: Bo
     if CARRIER.get() == Carrier::Several {
         return Err(refuse_to_go(Error::HandleForSeveral { handle }));
     }
-    OUTGOING.with_borrow_mut(|out| out.moved.push(moved));
+    beside(|out| out.moved.push(moved));
     Ok(())
 }
 
 /// Hands over `range` of the segment whose descriptor of the message this is; returns what stands for that in the bytes. To
 /// be called after [`attach_moved`] of what loses the range.
 pub(crate) fn attach_deed<E: serde::ser::Error>(descriptor: u32, range: &Range<u64>) -> Result<Deed, E> {
-    let deeds = OUTGOING.with_borrow(|out| out.deeds);
+    let deeds = beside(|out| out.deeds);
     let (file, row) = match deeds {
         Some(known) => known,
         None => (add(deeds::create().map_err(no_descriptor("make a memfd"))?)?, 0),
     };
-    OUTGOING.with_borrow_mut(|out| {
+    beside(|out| {
         let fd = out.fds.get(file as usize).ok_or_else(|| E::custom("no deeds"))?;
         deeds::append(fd, descriptor, range).map_err(no_descriptor("write to a memfd"))?;
         out.deeds = Some((file, row + 1));
