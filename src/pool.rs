@@ -24,6 +24,8 @@
 //! Items and progress in the thread that waits for the map; callbacks and wakers in a thread of the pool's for that
 //! (`callbacks.rs`); all of it without a lock, and while the pool's work goes on.
 
+#![expect(clippy::vec_box, reason = "a piece of work goes through many hands, in the box that it was made in")]
+
 mod call;
 mod callbacks;
 mod companion;
@@ -327,8 +329,9 @@ impl<S: 'static> Pool<S> {
         lane: Option<usize>,
     ) -> Result<Task<R>> {
         let slot = Slot::new();
-        let piece = piece_of_one(self.crew.store(), job, argument, Arc::clone(&slot) as _)?;
-        Task::submit(&self.crew, Piece { lane, ..piece }, slot, Given::new::<A>("()"))
+        let mut piece = piece_of_one(self.crew.store(), job, argument, Arc::clone(&slot) as _)?;
+        piece.lane = lane;
+        Task::submit(&self.crew, piece, slot, Given::new::<A>("()"))
     }
 
     /// Runs `function(argument)` once in each worker, and waits for the results, in the workers' order.
@@ -539,13 +542,11 @@ fn piece_of_one<A: Portable>(
     job: &Arc<piece::Job>,
     argument: &A,
     sink: Arc<dyn Sink>,
-) -> Result<Piece> {
+) -> Result<Box<Piece>> {
     let mut draft = Draft::new(store);
-    let (packed, mut parcel) = wire::pack_many(|packer| draft.push(packer, argument));
+    let (packed, parcel) = wire::pack_many(|packer| draft.push(packer, argument));
     packed?;
-    let rooms;
-    (parcel.bytes, rooms) = draft.finish();
-    Ok(Piece { rooms, ..Piece::new(job, sink, 0, 1, parcel) })
+    Ok(Piece::new(job, sink, 0, 1, draft.finish(parcel)))
 }
 
 impl<S> Drop for Pool<S> {

@@ -228,7 +228,7 @@ impl Crew {
     }
 
     /// Takes a piece of work on, and gives it to a worker if one has room; returns its ticket.
-    pub(super) fn submit(self: &Arc<Self>, piece: Piece) -> Result<u64> {
+    pub(super) fn submit(self: &Arc<Self>, piece: Box<Piece>) -> Result<u64> {
         let mut deliveries = Vec::new();
         let mut ledger = self.lock();
         match &ledger.phase {
@@ -243,8 +243,7 @@ impl Crew {
             ledger.has_sweeper = true;
         }
         let has_limit = piece.job.timeout.is_some();
-        let ticket = ledger.pending.submit(piece);
-        ledger.feed(&mut deliveries);
+        let ticket = ledger.take_on(piece, &mut deliveries);
         let is_for_keeper = has_limit || ledger.lanes.iter().any(|lane| lane.post.is_none());
         let rouses_sweeper = ledger.rouses_sweeper();
         drop(ledger);
@@ -265,9 +264,8 @@ impl Crew {
         }
         deliver(deliveries);
         self.mind_callbacks();
-        if self.lock().driving > 0 {
-            self.bell.wake_all(&self.env);
-        }
+        // It may be what another thread sleeps for. If none does, this is a fence and a load.
+        self.bell.wake(u32::MAX, WakeMode::Fenced, &self.env);
     }
 
     pub(super) fn callbacks(&self) -> &Arc<Callbacks> {
@@ -283,6 +281,10 @@ impl Crew {
 
     /// Sweeps, spins and sleeps until `done` or the deadline; returns whether it is done.
     pub(super) fn wait_until(&self, deadline: Deadline, done: impl Fn() -> bool) -> bool {
+        // Whoever sweeps without pause finds something most times, and need not say that it waits.
+        if done() || self.sweep() && done() {
+            return true;
+        }
         let _waiting = Waiting::new(self);
         self.drive(deadline, done)
     }
@@ -344,14 +346,7 @@ impl Crew {
         ledger.feed(&mut deliveries);
         ledger.sweeps = ledger.sweeps.wrapping_add(1);
         drop(ledger);
-        if !deliveries.is_empty() {
-            deliver(deliveries);
-            self.mind_callbacks();
-            if self.lock().driving > 1 {
-                // It may be what another thread sleeps for.
-                self.bell.wake_all(&self.env);
-            }
-        }
+        self.deliver(deliveries);
         found
     }
 

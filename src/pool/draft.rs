@@ -9,7 +9,10 @@ use super::lane::{self, FAILED};
 use super::store::{Room, Store};
 use crate::blob;
 use crate::error::{Error, Result};
-use crate::wire::{Packer, Portable, Scratch};
+use crate::wire::{Packer, Parcel, Portable, Scratch};
+
+/// Bytes that a piece has memory for, at least: as much as the outcome of a number needs.
+const SHORTEST_BYTES: usize = 24;
 
 pub(super) struct Draft<'s> {
     store: &'s Arc<Store>,
@@ -70,9 +73,11 @@ impl<'s> Draft<'s> {
         Ok(())
     }
 
-    /// The bytes of the piece, and the rooms that they name, in order.
-    pub(super) fn finish(self) -> (Vec<u8>, Vec<Room>) {
+    /// The bytes of the piece, in `parcel`, and the rooms that they name, in order.
+    pub(super) fn finish(self, mut parcel: Parcel) -> (Parcel, Vec<Room>) {
         // A copy, so that this thread keeps what it has grown.
-        (self.bytes.0.as_slice().to_vec(), self.rooms)
+        parcel.bytes = Vec::with_capacity(self.bytes.0.len().max(SHORTEST_BYTES));
+        parcel.bytes.extend_from_slice(&self.bytes.0);
+        (parcel, self.rooms)
     }
 }

@@ -1,6 +1,7 @@
 //! Maps: one function, many items, in pieces of several. How they are asked for: `ways.rs`; their results one by one: `imap.rs`.
 
 mod imap;
+mod sliding;
 mod ways;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +15,7 @@ use crosslane_sync::Deadline;
 pub use self::imap::{Imap, ImapUnordered};
 pub use self::ways::{Job, JobWith, JobWithState};
 
+use self::sliding::Sliding;
 use self::ways::Plan;
 
 use super::call::Call;
@@ -48,8 +50,9 @@ struct Basket {
 }
 
 impl Basket {
-    fn pop(&self) -> Option<(usize, Reply)> {
-        self.replies.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    /// Puts all that have come into `replies`, which is empty.
+    fn empty_into(&self, replies: &mut VecDeque<(usize, Reply)>) {
+        std::mem::swap(&mut *self.replies.lock().unwrap_or_else(PoisonError::into_inner), replies);
     }
 
     fn is_empty(&self) -> bool {
@@ -101,6 +104,8 @@ struct Stream<'p, I, R> {
     crew: Arc<Crew>,
     job: Arc<piece::Job>,
     basket: Arc<Basket>,
+    /// What has been taken out of the basket.
+    replies: VecDeque<(usize, Reply)>,
     /// `None` at their end.
     items: Option<I>,
     chunk: Chunk,
@@ -111,7 +116,7 @@ struct Stream<'p, I, R> {
     /// Items of the pieces that came before their turn: they count as on their way.
     held: usize,
     /// The pieces that are on their way, by index, with the tickets of those that were sent.
-    under_way: BTreeMap<usize, (Size, Option<u64>)>,
+    under_way: Sliding<(Size, Option<u64>)>,
     /// All of them.
     load: Size,
     /// Why no more pieces are made, if not for the end of the items.
@@ -157,6 +162,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
             crew: Arc::clone(crew),
             job,
             basket: Arc::new(Basket::default()),
+            replies: VecDeque::new(),
             items: Some(items),
             // A worker that is replaced after so many items is given no more at once.
             chunk: Chunk { items: chunk.items.min(crew.items_per_worker()), ..chunk },
@@ -164,7 +170,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
             made: 0,
             received: 0,
             held: 0,
-            under_way: BTreeMap::new(),
+            under_way: Sliding::default(),
             load: Size::default(),
             failed: None,
             progress: plan.progress,
@@ -202,7 +208,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         let mut draft = Draft::new(self.crew.store());
         let most = self.chunk.items.min(self.window.items - self.load.items - self.held);
         let chunk = Chunk { items: most, ..self.chunk };
-        let (is_end, mut parcel) = wire::pack_many(|packer| {
+        let (is_end, parcel) = wire::pack_many(|packer| {
             while (draft.items() as usize) < chunk.items && draft.len_bytes() < chunk.bytes && draft.items() < u32::MAX
             {
                 let Some(item) = items.next() else { return Ok(true) };
@@ -221,10 +227,8 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         let count = draft.items();
         if count > 0 {
             let size = Size { items: count as usize, bytes: draft.len_bytes() };
-            let rooms;
-            (parcel.bytes, rooms) = draft.finish();
             let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
-            let piece = Piece { rooms, ..Piece::new(&self.job, sink, self.made, count, parcel) };
+            let piece = Piece::new(&self.job, sink, self.made, count, draft.finish(parcel));
             let ticket = self.crew.submit(piece)?;
             self.note_made(size, Some(ticket));
         }
@@ -237,7 +241,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
     }
 
     fn note_made(&mut self, size: Size, ticket: Option<u64>) {
-        self.under_way.insert(self.made, (size, ticket));
+        self.under_way.put(self.made, (size, ticket));
         self.load.items += size.items;
         self.load.bytes += size.bytes;
         self.made += 1;
@@ -257,12 +261,15 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         if self.received == self.made {
             return Poll::Ready(None);
         }
-        if self.basket.is_empty() && !self.crew.wait_until(deadline, || !self.basket.is_empty()) {
-            return Poll::Pending;
+        if self.replies.is_empty() {
+            if !self.crew.wait_until(deadline, || !self.basket.is_empty()) {
+                return Poll::Pending;
+            }
+            self.basket.empty_into(&mut self.replies);
         }
-        let Some((index, reply)) = self.basket.pop() else { return Poll::Ready(None) };
+        let Some((index, reply)) = self.replies.pop_front() else { return Poll::Ready(None) };
         self.received += 1;
-        let (Size { items, bytes }, _) = self.under_way.remove(&index).unwrap_or_default();
+        let (Size { items, bytes }, _) = self.under_way.take(index).unwrap_or_default();
         self.load.items -= items;
         self.load.bytes -= bytes;
         self.done += items;
@@ -277,16 +284,15 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         let crew = Arc::clone(&self.crew);
         let _attending = crew.attend();
         let mut results = Vec::new();
-        let (mut next, mut early) = (0, BTreeMap::new());
+        let mut early = Sliding::default();
         while let Some((index, _, reply)) = self.receive() {
             if reply.has_failed() {
                 // It need not wait for earlier ones.
                 outcomes::<R>(reply, self.given, |outcome| outcome.map(drop))?;
                 return Err(Error::Cancelled);
             }
-            early.insert(index, reply);
-            while let Some(reply) = early.remove(&next) {
-                next += 1;
+            early.put(index, reply);
+            while let Some(reply) = early.pop_first() {
                 outcomes(reply, self.given, |outcome| {
                     results.push(outcome?);
                     Ok(())

@@ -133,6 +133,24 @@ impl Ledger {
         })
     }
 
+    /// Takes a new piece on, and gives it to a lane if it is its turn; returns its ticket.
+    pub(super) fn take_on(&mut self, mut piece: Box<Piece>, deliveries: &mut Deliveries) -> u64 {
+        let ticket = self.pending.number(&mut piece);
+        let lane = if self.pending.is_empty() { self.lane_for(&piece) } else { None };
+        match lane {
+            // Most often: there is nothing else to be seen to.
+            Some(index) => {
+                self.lanes[index].begin(piece);
+                self.lanes[index].post.as_mut().into_iter().for_each(Post::announce);
+            }
+            None => {
+                self.pending.push(piece);
+                self.feed(deliveries);
+            }
+        }
+        ticket
+    }
+
     /// Gives out what is pending, one piece to each lane in turn; what a busy lane has not begun goes to an idle one.
     pub(super) fn feed(&mut self, deliveries: &mut Deliveries) {
         self.withdraw();
@@ -170,22 +188,28 @@ impl Ledger {
         }
     }
 
-    /// The ticket of the next pending piece that a lane has room for, and that lane: the one with the least to do, or the
-    /// one that the piece is for.
+    /// The ticket of the next pending piece that a lane has room for, and that lane.
     fn next_match(&self) -> Option<(u64, usize)> {
         if !self.lanes.iter().any(|lane| lane.has_room(1)) {
             return None;
         }
         for piece in self.pending.iter() {
-            let Some(lane) = piece.lane else {
-                let rooms = self.lanes.iter().enumerate().filter(|(_, lane)| lane.has_room(piece.items));
-                return rooms.min_by_key(|(_, lane)| lane.flying()).map(|(lane, _)| (piece.ticket, lane));
-            };
-            if self.lanes.get(lane)?.has_room(piece.items) {
-                return Some((piece.ticket, lane));
+            let lane = self.lane_for(piece);
+            // One that is for a lane of its own is not in the way of those behind it.
+            if lane.is_some() || piece.lane.is_none() {
+                return Some((piece.ticket, lane?));
             }
         }
         None
+    }
+
+    /// A lane that has room for the piece: the one that it is for, or the one with the least to do.
+    fn lane_for(&self, piece: &Piece) -> Option<usize> {
+        if let Some(lane) = piece.lane {
+            return self.lanes.get(lane).filter(|own| own.has_room(piece.items)).map(|_| lane);
+        }
+        let rooms = self.lanes.iter().enumerate().filter(|(_, lane)| lane.has_room(piece.items));
+        rooms.min_by_key(|(_, lane)| lane.flying()).map(|(lane, _)| lane)
     }
 
     /// If a lane has nothing to do, takes the piece back that was submitted first, of those that another one has not begun;
@@ -215,7 +239,7 @@ impl Ledger {
     }
 
     /// Takes the pieces back that have not begun, of those that have these tickets, in ascending order.
-    pub(super) fn take_back(&mut self, tickets: &[u64]) -> Vec<Piece> {
+    pub(super) fn take_back(&mut self, tickets: &[u64]) -> Vec<Box<Piece>> {
         let mut taken: Vec<_> = tickets.iter().filter_map(|&ticket| self.pending.take(ticket)).collect();
         if taken.len() < tickets.len() {
             let is_meant = |piece: &Piece| tickets.binary_search(&piece.ticket).is_ok();
@@ -225,7 +249,7 @@ impl Ledger {
     }
 
     /// Takes all pieces back that have not begun.
-    pub(super) fn take_all_back(&mut self) -> Vec<Piece> {
+    pub(super) fn take_all_back(&mut self) -> Vec<Box<Piece>> {
         let mut taken: Vec<_> = self.pending.take_all().collect();
         taken.extend(self.lanes.iter_mut().flat_map(|lane| lane.take_back(|_| true)));
         taken
@@ -260,11 +284,11 @@ impl Ledger {
     /// tried again.
     pub(super) fn give_back(&mut self, words: &Words, post: Post, cause_of_death: &Cause, deliveries: &mut Deliveries) {
         post.unread.into_iter().for_each(|piece| self.pending.put_back(piece));
-        for Flying { slot, piece, cause, .. } in post.flying {
+        for Flying { slot, piece } in post.flying {
             let Some(mut piece) = piece else { continue };
             if lane::advance(&words[usize::from(slot)], lane::TAKEN_BACK) {
                 self.pending.put_back(piece);
-            } else if let Some(cause) = cause {
+            } else if let Some(cause) = piece.cause.take() {
                 piece.end(Reply::Lost(cause), deliveries);
             } else if piece.retries > 0 && piece.in_transit.is_empty() {
                 piece.retries -= 1;
@@ -326,13 +350,13 @@ impl Ledger {
             }
             let Some(at) = post.flying.iter().position(|flying| flying.piece.is_some()) else { continue };
             let flying = &mut post.flying[at];
-            let Some(limit) = limit_of(flying) else { continue };
+            let (Some(limit), Some(piece)) = (limit_of(flying), &mut flying.piece) else { continue };
             // ORDERING: Relaxed. See `lane.rs`.
             if lane.words[usize::from(flying.slot)].load(Ordering::Relaxed) != lane::RUNNING {
                 continue;
             }
-            let begun = *flying.begun.get_or_insert_with(Instant::now);
-            if begun.elapsed() >= limit && flying.cause.is_none() {
+            let begun = *piece.begun.get_or_insert_with(Instant::now);
+            if begun.elapsed() >= limit && piece.cause.is_none() {
                 late.push((index, at));
             }
         }

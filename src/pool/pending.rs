@@ -24,7 +24,7 @@ pub(super) struct Pending {
 struct Place {
     ticket: u64,
     /// `None`: a hole.
-    piece: Option<Piece>,
+    piece: Option<Box<Piece>>,
 }
 
 impl Pending {
@@ -42,21 +42,24 @@ impl Pending {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Piece> {
-        self.places.iter().filter_map(|place| place.piece.as_ref())
+        self.places.iter().filter_map(|place| place.piece.as_deref())
     }
 
-    /// Takes a new piece on, behind all others; returns its ticket.
-    pub(super) fn submit(&mut self, mut piece: Piece) -> u64 {
-        let ticket = self.next_ticket;
+    /// Gives a new piece its ticket, with which it stands behind all others; returns that.
+    pub(super) fn number(&mut self, piece: &mut Piece) -> u64 {
+        piece.ticket = self.next_ticket;
         self.next_ticket += 1;
-        piece.ticket = ticket;
+        piece.ticket
+    }
+
+    /// Puts the piece behind all others that was given its ticket last.
+    pub(super) fn push(&mut self, piece: Box<Piece>) {
         self.count(&piece);
-        self.places.push_back(Place { ticket, piece: Some(piece) });
-        ticket
+        self.places.push_back(Place { ticket: piece.ticket, piece: Some(piece) });
     }
 
     /// Puts a piece where its ticket says.
-    pub(super) fn put_back(&mut self, piece: Piece) {
+    pub(super) fn put_back(&mut self, piece: Box<Piece>) {
         self.count(&piece);
         let ticket = piece.ticket;
         let place = Place { ticket, piece: Some(piece) };
@@ -67,7 +70,7 @@ impl Pending {
     }
 
     /// Takes the piece with this ticket out, if it is there.
-    pub(super) fn take(&mut self, ticket: u64) -> Option<Piece> {
+    pub(super) fn take(&mut self, ticket: u64) -> Option<Box<Piece>> {
         let piece = if self.places.front()?.ticket == ticket {
             self.places.pop_front()?.piece?
         } else {
@@ -83,7 +86,7 @@ impl Pending {
     }
 
     /// Takes all out.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Piece> + use<> {
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Box<Piece>> + use<> {
         (self.len, self.limited) = (0, 0);
         std::mem::take(&mut self.places).into_iter().filter_map(|place| place.piece)
     }
@@ -112,7 +115,6 @@ mod tests {
 
     use super::*;
     use crate::pool::piece::{Job, Reply, Sink};
-    use crate::wire::Parcel;
 
     #[derive(Debug)]
     struct Nobody;
@@ -125,10 +127,16 @@ mod tests {
         }
     }
 
-    fn piece(timeout: Option<std::time::Duration>) -> Piece {
+    fn piece(timeout: Option<std::time::Duration>) -> Box<Piece> {
         let (definition, fds) = Default::default();
         let job = Arc::new(Job { number: 1, definition, fds, tries_all: false, retries: 0, timeout });
-        Piece::new(&job, Arc::new(Nobody), 0, 1, Parcel::default())
+        Piece::new(&job, Arc::new(Nobody), 0, 1, Default::default())
+    }
+
+    fn submit(pending: &mut Pending, mut piece: Box<Piece>) -> u64 {
+        let ticket = pending.number(&mut piece);
+        pending.push(piece);
+        ticket
     }
 
     fn tickets(pending: &Pending) -> Vec<u64> {
@@ -138,22 +146,22 @@ mod tests {
     #[test]
     fn a_piece_that_comes_back_stands_where_it_stood() {
         let mut pending = Pending::default();
-        (0..8).for_each(|ticket| assert_eq!(pending.submit(piece(None)), ticket));
+        (0..8).for_each(|ticket| assert_eq!(submit(&mut pending, piece(None)), ticket));
         let [first, third, fifth, last] = [0, 2, 4, 7].map(|ticket| pending.take(ticket).unwrap());
         assert_eq!(tickets(&pending), [1, 3, 5, 6]);
         assert!(pending.take(2).is_none() && pending.take(0).is_none() && pending.take(8).is_none());
         [fifth, last, first, third].into_iter().for_each(|piece| pending.put_back(piece));
         assert_eq!(tickets(&pending), [0, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!((pending.first().unwrap().ticket, pending.submit(piece(None))), (0, 8));
+        assert_eq!((pending.first().unwrap().ticket, submit(&mut pending, piece(None))), (0, 8));
         assert_eq!(pending.take_all().count(), 9);
         assert!(pending.is_empty() && pending.first().is_none());
-        assert_eq!(pending.submit(piece(None)), 9, "no ticket is given out twice");
+        assert_eq!(submit(&mut pending, piece(None)), 9, "no ticket is given out twice");
     }
 
     #[test]
     fn holes_are_never_more_than_pieces_and_never_at_the_ends() {
         let mut pending = Pending::default();
-        (0..1000).for_each(|ticket| assert_eq!(pending.submit(piece(None)), ticket));
+        (0..1000).for_each(|ticket| assert_eq!(submit(&mut pending, piece(None)), ticket));
         // In a scattered order.
         for n in 0..1000 {
             assert!(pending.take(n * 707 % 1000).is_some());
@@ -170,7 +178,7 @@ mod tests {
         let mut pending = Pending::default();
         let limit = Some(std::time::Duration::from_secs(1));
         for limit in [None, limit, limit, None] {
-            pending.submit(piece(limit));
+            submit(&mut pending, piece(limit));
         }
         assert!(pending.has_limited());
         let kept = pending.take(1).unwrap();

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::lane::{self, Item};
 use super::store::Room;
@@ -39,6 +39,10 @@ pub(super) struct Piece {
     pub(super) rooms: Vec<Room>,
     pub(super) retries: u32,
     pub(super) in_transit: InTransit,
+    /// When its worker was first seen at it, of one that has a time limit.
+    pub(super) begun: Option<Instant>,
+    /// Why its worker is ended: its outcome, whatever the worker answers.
+    pub(super) cause: Option<Cause>,
 }
 
 /// Where the outcome of a piece goes.
@@ -83,14 +87,21 @@ pub(super) enum Cause {
     Unfit(Arc<Error>),
 }
 
-/// Replies on their way to their sinks.
-pub(super) type Deliveries = Vec<(Arc<dyn Sink>, usize, Reply)>;
+/// Pieces that have ended, with their replies, which are on their way to their sinks.
+pub(super) type Deliveries = Vec<(Box<Piece>, Reply)>;
 
 impl Piece {
-    pub(super) fn new(job: &Arc<Job>, sink: Arc<dyn Sink>, index: usize, items: u32, parcel: Parcel) -> Self {
-        let (job, retries) = (Arc::clone(job), job.retries);
-        let (rooms, in_transit) = (Vec::new(), InTransit::default());
-        Self { job, sink, ticket: 0, index, items, lane: None, parcel, rooms, retries, in_transit }
+    /// A piece of so many items, which are in `parcel` or lie in `rooms`. In a box: it goes through many hands.
+    pub(super) fn new(
+        job: &Arc<Job>,
+        sink: Arc<dyn Sink>,
+        index: usize,
+        items: u32,
+        (parcel, rooms): (Parcel, Vec<Room>),
+    ) -> Box<Self> {
+        let (job, retries, in_transit) = (Arc::clone(job), job.retries, InTransit::default());
+        let (ticket, lane, begun, cause) = (0, None, None, None);
+        Box::new(Self { job, sink, ticket, index, items, lane, parcel, rooms, retries, in_transit, begun, cause })
     }
 
     /// Takes its items out of their rooms, and into its bytes. No worker may be given it meanwhile.
@@ -110,16 +121,17 @@ impl Piece {
         }
     }
 
-    pub(super) fn end(self, reply: Reply, deliveries: &mut Deliveries) {
-        // What was claimed over there stays there.
-        self.in_transit.lost();
-        deliveries.push((self.sink, self.index, reply));
+    pub(super) fn end(self: Box<Self>, reply: Reply, deliveries: &mut Deliveries) {
+        deliveries.push((self, reply));
     }
 }
 
 /// Hands replies to their sinks. No lock may be held.
 pub(super) fn deliver(deliveries: Deliveries) {
-    for (sink, index, reply) in deliveries {
+    for (piece, reply) in deliveries {
+        let Piece { sink, index, in_transit, .. } = *piece;
+        // What was claimed over there stays there.
+        in_transit.lost();
         sink.done(index, reply);
     }
 }

@@ -25,9 +25,12 @@ use crate::place::Placed;
 use crate::process::Process;
 use crate::shm::record::{Reader, Writer};
 use crate::shm::{Options, Record, Shared, Slab};
+use crate::wire::Parcel;
 
 /// How long a worker that has nothing else to do may take to begin a piece, before it goes to another one that is idle.
 const STUCK: Duration = Duration::from_millis(100);
+/// The memory of a piece's items that serves for its outcomes as well, at most.
+const SMALL_BYTES: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -56,7 +59,7 @@ pub(super) struct Post {
     /// Segments of the store that it was lent and that were not withdrawn, and whether it has each of them, as far as is known.
     lent: HashMap<u32, bool>,
     /// Pieces that it has handed back because it could not read them.
-    pub(super) unread: Vec<Piece>,
+    pub(super) unread: Vec<Box<Piece>>,
     /// The job that it was told of or given a piece of last; 0: none.
     last_told: u32,
     pub(super) items_left: u64,
@@ -70,9 +73,7 @@ pub(super) struct Post {
 pub(super) struct Flying {
     pub(super) slot: u8,
     /// `None`: taken back.
-    pub(super) piece: Option<Piece>,
-    pub(super) begun: Option<Instant>,
-    pub(super) cause: Option<Cause>,
+    pub(super) piece: Option<Box<Piece>>,
 }
 
 /// What is partly in the ring, or not yet: the last piece that flies, or something else that the worker is told.
@@ -119,7 +120,7 @@ impl Lane {
     }
 
     /// Sends a piece on its way. There must be room.
-    pub(super) fn begin(&mut self, mut piece: Piece) {
+    pub(super) fn begin(&mut self, mut piece: Box<Piece>) {
         let Some(post) = &mut self.post else { return };
         if post.last_told != piece.job.number && post.told.insert(piece.job.number, true) != Some(true) {
             let head = Head::new(Kind::Define, piece.job.number);
@@ -132,6 +133,7 @@ impl Lane {
             }
         }
         post.last_told = piece.job.number;
+        (piece.begun, piece.cause) = (None, None);
         let slot = post.next_slot;
         post.next_slot = if usize::from(slot) + 1 == DEPTH { 0 } else { slot + 1 };
         // ORDERING: Relaxed. See `lane.rs`: the ring publishes the piece.
@@ -146,17 +148,20 @@ impl Lane {
         if post.flying.is_empty() {
             post.turned = Instant::now();
         }
-        post.flying.push_back(Flying { slot, piece: Some(piece), begun: None, cause: None });
-        post.outbox.push_back(Sending { head, subject: Subject::Piece, offset: 0 });
-        post.send();
+        let is_sent = post.outbox.is_empty() && post.send_whole(head, &piece.parcel);
+        post.flying.push_back(Flying { slot, piece: Some(piece) });
+        if !is_sent {
+            post.outbox.push_back(Sending { head, subject: Subject::Piece, offset: 0 });
+            post.send();
+        }
     }
 
     /// Takes back what the worker has not begun, of the pieces that are wanted; in their order.
-    pub(super) fn take_back(&mut self, is_wanted: impl Fn(&Piece) -> bool) -> Vec<Piece> {
+    pub(super) fn take_back(&mut self, is_wanted: impl Fn(&Piece) -> bool) -> Vec<Box<Piece>> {
         let Some(post) = &mut self.post else { return Vec::new() };
         let mut taken = Vec::new();
         for at in 0..post.flying.len() {
-            if post.flying[at].piece.as_ref().is_some_and(&is_wanted) {
+            if post.flying[at].piece.as_ref().is_some_and(|piece| is_wanted(piece)) {
                 taken.extend(post.take_one_back(at, &self.words));
             }
         }
@@ -170,7 +175,7 @@ impl Lane {
         self.post.iter().flat_map(move |post| {
             let skipped = usize::from(post.is_ready && !self.is_stuck(post));
             let flying = post.flying.iter().enumerate().skip(skipped).filter(|(_, flying)| self.is_queued(flying));
-            flying.filter_map(move |(at, flying)| Some((at, flying.piece.as_ref().filter(is_free)?)))
+            flying.filter_map(move |(at, flying)| Some((at, flying.piece.as_deref().filter(is_free)?)))
         })
     }
 
@@ -240,7 +245,7 @@ impl Post {
     }
 
     /// Takes the piece at `at` back, if it is there and has not begun.
-    pub(super) fn take_one_back(&mut self, at: usize, words: &Words) -> Option<Piece> {
+    pub(super) fn take_one_back(&mut self, at: usize, words: &Words) -> Option<Box<Piece>> {
         let flying = self.flying.get_mut(at)?;
         let piece = flying.piece.take_if(|_| lane::advance(&words[usize::from(flying.slot)], lane::TAKEN_BACK))?;
         self.items_left = self.items_left.saturating_add(u64::from(piece.items));
@@ -256,7 +261,9 @@ impl Post {
         }
         self.process.kill()?;
         self.work = None;
-        self.flying[at].cause = Some(cause);
+        if let Some(piece) = &mut self.flying[at].piece {
+            piece.cause = Some(cause);
+        }
         Ok(true)
     }
 
@@ -271,6 +278,12 @@ impl Post {
         self.outbox.push_back(Sending { head: Head::new(kind, number), subject: Subject::Nothing, offset: 0 });
         self.send();
         self.announce();
+    }
+
+    /// Writes a piece that is short and has no descriptors, if there is room for it; `false`: it is to go through the outbox.
+    fn send_whole(&mut self, head: Head, parcel: &Parcel) -> bool {
+        let is_simple = parcel.fds.is_empty() && parcel.bytes.len() <= PART_BYTES;
+        is_simple && self.work.as_mut().is_some_and(|work| write(work, head, &parcel.bytes))
     }
 
     /// Writes what is to be sent, as far as there is room; returns whether anything was. A worker that sleeps is woken by
@@ -305,12 +318,8 @@ impl Post {
             }
             let rest = body.get(sending.offset..).unwrap_or_default();
             let (part, behind) = rest.split_at(rest.len().min(PART_BYTES));
-            let mut batch = ManuallyDrop::new(work.batch());
-            let Ok(mut record) = batch.try_reserve(HEAD_BYTES + part.len()) else { break };
             let head = Head { goes_on: !behind.is_empty(), ..sending.head };
-            record.copy_from(0, &head.to_bytes());
-            record.copy_from(HEAD_BYTES, part);
-            if record.commit().is_err() {
+            if !write(work, head, part) {
                 break;
             }
             is_moving = true;
@@ -365,17 +374,19 @@ impl Post {
             drop(record);
             match head {
                 Some(head) if head.goes_on => {}
-                Some(head) => self.answered(head, deliveries),
+                Some(head) => {
+                    self.answered(head, deliveries);
+                    self.inbox.clear();
+                }
                 None => self.distrust(),
             }
         }
     }
 
     pub(super) fn answered(&mut self, head: Head, deliveries: &mut Deliveries) {
-        let bytes = std::mem::take(&mut self.inbox);
         match head.kind {
             Kind::Ready => self.is_ready = true,
-            Kind::Unfit => self.unfit = postcard::from_bytes(&bytes).ok(),
+            Kind::Unfit => self.unfit = postcard::from_bytes(&self.inbox).ok(),
             Kind::Items | Kind::TakenBack => {
                 if head.lacks_job {
                     lacks(&mut self.told, head.number);
@@ -384,8 +395,9 @@ impl Post {
                 let fds = self.fds(head);
                 let Some(flying) = self.land(head.slot) else { return };
                 // Nobody waits for what was taken back.
-                let Some(piece) = flying.piece else { return };
-                let reply = match (flying.cause, fds) {
+                let Some(mut piece) = flying.piece else { return };
+                let bytes = self.outcomes_into(std::mem::take(&mut piece.parcel.bytes));
+                let reply = match (piece.cause.take(), fds) {
                     // It was faster than the signal, but its caller was told.
                     (Some(cause), _) => Reply::Lost(cause),
                     (None, Some(fds)) => Reply::Items { has_failed: head.has_failed, bytes, fds },
@@ -396,6 +408,16 @@ impl Post {
             Kind::Unread => self.not_read(head),
             Kind::Define | Kind::Forget | Kind::Lend | Kind::Withdraw => self.distrust(),
         }
+    }
+
+    /// The bytes of an answer: in `memory`, where that of the piece's own items serves.
+    fn outcomes_into(&mut self, mut memory: Vec<u8>) -> Vec<u8> {
+        if memory.capacity() > SMALL_BYTES || self.inbox.len() > memory.capacity() {
+            return std::mem::take(&mut self.inbox);
+        }
+        memory.clear();
+        memory.extend_from_slice(&self.inbox);
+        memory
     }
 
     /// The worker lacks a segment: it is lent again with the next piece in it, and this one travels through the ring.
@@ -421,6 +443,9 @@ impl Post {
 
     /// The descriptors of an answer; `None` if some were lost.
     pub(super) fn fds(&mut self, head: Head) -> Option<Vec<OwnedFd>> {
+        if head.fds == 0 && !head.is_torn {
+            return Some(Vec::new());
+        }
         match companion::take(&mut self.receiver, self.companion.as_fd(), &head) {
             Taken::All(fds) => Some(fds),
             Taken::Torn => None,
@@ -447,9 +472,18 @@ fn lacks(given: &mut HashMap<u32, bool>, number: u32) {
     }
 }
 
-/// The piece that has the word `slot`.
+/// Writes a record, of which the worker is not told yet; `false` if there is no room.
+fn write(work: &mut Writer<Trusted>, head: Head, part: &[u8]) -> bool {
+    let mut batch = ManuallyDrop::new(work.batch());
+    let Ok(mut record) = batch.try_reserve(HEAD_BYTES + part.len()) else { return false };
+    record.copy_from(0, &head.to_bytes());
+    record.copy_from(HEAD_BYTES, part);
+    record.commit().is_ok()
+}
+
+/// The piece that has the word `slot`: most often the last one.
 fn piece_of(flying: &VecDeque<Flying>, slot: u8) -> Option<&Piece> {
-    flying.iter().find(|flying| flying.slot == slot)?.piece.as_ref()
+    flying.iter().rfind(|flying| flying.slot == slot)?.piece.as_deref()
 }
 
 /// How a worker ended.

@@ -173,7 +173,7 @@ impl Given {
 
 impl<R> Task<R> {
     /// Submits `piece`, whose reply will arrive at `slot`.
-    pub(super) fn submit(crew: &Arc<Crew>, piece: Piece, slot: Arc<Slot>, given: Given) -> Result<Self> {
+    pub(super) fn submit(crew: &Arc<Crew>, piece: Box<Piece>, slot: Arc<Slot>, given: Given) -> Result<Self> {
         let ticket = crew.submit(piece)?;
         Ok(Self { crew: Arc::clone(crew), slot, ticket, given, result: PhantomData })
     }

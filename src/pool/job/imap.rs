@@ -1,6 +1,6 @@
 //! The results of a map one by one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::task::Poll;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use crosslane_sync::Deadline;
 
 use super::Stream;
+use super::sliding::Sliding;
 use crate::error::{Error, Result};
 use crate::pool::piece::Reply;
 use crate::pool::task::results_of;
@@ -20,8 +21,7 @@ struct Results<'p, I, R> {
     failed: Option<Error>,
     ready: VecDeque<Result<R>>,
     /// Replies that came before those of earlier pieces.
-    early: BTreeMap<usize, (usize, Reply)>,
-    next: usize,
+    early: Sliding<(usize, Reply)>,
 }
 
 impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
@@ -30,7 +30,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
             Ok(stream) => (Some(stream), None),
             Err(error) => (None, Some(error)),
         };
-        Self { stream, failed, ready: VecDeque::new(), early: BTreeMap::new(), next: 0 }
+        Self { stream, failed, ready: VecDeque::new(), early: Sliding::default() }
     }
 
     fn next(&mut self, in_order: bool) -> Option<Result<R>> {
@@ -46,8 +46,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
                 return Poll::Ready(Some(result));
             }
             let Some(stream) = &mut self.stream else { return Poll::Ready(self.failed.take().map(Err)) };
-            if let Some((items, reply)) = self.early.remove(&self.next) {
-                self.next += 1;
+            if let Some((items, reply)) = self.early.pop_first() {
                 stream.held -= items;
                 self.ready = results_of(reply, items, stream.given).into();
                 continue;
@@ -59,7 +58,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
                 }
                 Poll::Ready(Some((index, items, reply))) => {
                     stream.held += items;
-                    self.early.insert(index, (items, reply));
+                    self.early.put(index, (items, reply));
                 }
                 Poll::Ready(None) => {
                     self.failed = stream.failed.take();
