@@ -28,7 +28,7 @@ use crate::wire::Portable;
 
 pub use descriptor::Descriptor;
 pub use half::{Receiver, Sender};
-pub(crate) use link::{Link, timespec};
+pub(crate) use link::{Drained, Link, timespec};
 pub(crate) use underway::settle_after_a_death;
 
 /// Bytes of each direction's ring, unless it is stated: as much as the kernel's pipes hold.

@@ -281,7 +281,8 @@ impl<R> Process<R> {
                 // What it has sent at last is there by now.
                 self.receive();
                 if matches!(self.answer, Answer::Awaited) {
-                    self.answer = Answer::Missing { is_unread: false };
+                    // A copy of its end of the socket is still open: perhaps in another child, on its way to its program.
+                    self.answer = Answer::Missing { is_unread: reap::is_unread(self.socket.as_fd()) };
                 }
                 return Ok(true);
             }

@@ -2,9 +2,14 @@
 //!
 //! # Protocol
 //! 1. look at everything: ready is what can be received or polled now;
-//! 2. nothing: hang the bell of each connection ([`crosslane_core::bell`]), which looks once more;
+//! 2. nothing: say that this thread sleeps, and hang the bell of each connection ([`crosslane_core::bell`]), which looks once
+//!    more;
 //! 3. `poll(2)` on the sockets of the connections and on the other descriptors, at most for a slice;
-//! 4. take the bells down, empty the sockets of those that were rung, and go back to 1.
+//! 4. sleep no more, take the bells down, empty the sockets of those that were rung, and go back to 1.
+//!
+//! Several threads may wait for one end. The bell is for all of them, and so is its ring: the last one that sleeps takes it
+//! down, and the socket is emptied when none sleeps any more. Until then all of them are being woken, and who has been looks
+//! again after a moment.
 //!
 //! A socket that has ended says that the peer is gone. If it was killed, its lease is free at about the same time; if that
 //! takes a while longer, the socket is left out, which would not let `poll` sleep, and the slices are short. So is the socket
@@ -22,12 +27,14 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::pipe::{Connection, Link, Receiver, timespec};
+use crate::pipe::{Connection, Drained, Link, Receiver, timespec};
 
 /// The longest sleep: nothing that is known of needs it, but a peer that keeps to no protocol must not make a wait eternal.
 const SLICE: Duration = Duration::from_secs(1);
 /// The sleep while the death of a peer is to be proven, whose socket has ended.
 const SHORT_SLICE: Duration = Duration::from_millis(2);
+/// How long others that have been woken are waited for.
+const MOMENT: Duration = Duration::from_micros(50);
 
 /// What [`wait`] can wait for: a [`Connection`] or its [`Receiver`], and whatever has a file descriptor that gets readable,
 /// like the sentinel of a [`Process`](crate::Process), a socket, a pidfd, a timerfd.
@@ -127,7 +134,12 @@ pub fn wait(objects: &[&dyn Waitable], timeout: Option<Duration>) -> Result<Vec<
         if !ready.is_empty() || deadline.has_passed() {
             return Ok(ready);
         }
-        waiter.sleep(deadline)?;
+        if waiter.is_early {
+            // Not a yield, which would keep a thread from its CPU that is less urgent than this one.
+            std::thread::sleep(MOMENT);
+        } else {
+            waiter.sleep(deadline)?;
+        }
     }
 }
 
@@ -136,6 +148,8 @@ struct Waiter<'a> {
     objects: Vec<Object<'a>>,
     /// A slice is over: whoever has been killed is looked for.
     is_overdue: bool,
+    /// A socket was left as it is for others that are about to be woken by it.
+    is_early: bool,
 }
 
 struct Object<'a> {
@@ -174,13 +188,14 @@ impl<'a> Waiter<'a> {
             };
             Object { kind, socket, is_mute: false }
         };
-        Self { objects: objects.iter().map(object).collect(), is_overdue: false }
+        Self { objects: objects.iter().map(object).collect(), is_overdue: false, is_early: false }
     }
 
     /// Steps 4 and 1: which are ready.
     fn look(&mut self) -> Result<Vec<usize>> {
         let readable = self.poll(Deadline::now())?;
         let is_overdue = self.is_overdue;
+        self.is_early = false;
         let mut ready = Vec::new();
         for (index, object) in self.objects.iter_mut().enumerate() {
             let is_readable = readable.contains(&index);
@@ -189,7 +204,11 @@ impl<'a> Waiter<'a> {
                 Kind::End(end) => {
                     // An end that is being handed over may come back, and its socket with it.
                     if is_readable || object.is_mute {
-                        object.is_mute = end.link().drain()?;
+                        match end.link().drain()? {
+                            Drained::ForNow => object.is_mute = false,
+                            Drained::ForGood => object.is_mute = true,
+                            Drained::Not => self.is_early |= is_readable,
+                        }
                     }
                     end.is_ready() || (object.is_mute || is_overdue) && end.has_died()
                 }
@@ -203,10 +222,11 @@ impl<'a> Waiter<'a> {
 
     /// Steps 2 to 4.
     fn sleep(&mut self, deadline: Deadline) -> Result<()> {
+        self.ends().for_each(|end| end.link().fall_asleep());
         let is_news = self.ends().fold(false, |news, end| end.listen() | news);
         let slice = if self.objects.iter().any(|object| object.is_mute) { SHORT_SLICE } else { SLICE };
         let slept = if is_news { Ok(vec![0]) } else { self.poll(deadline.min(Deadline::after(slice))) };
-        self.ends().for_each(Listen::stop_listening);
+        self.ends().for_each(|end| end.link().wake_up(|| end.stop_listening()));
         self.is_overdue = slept?.is_empty();
         Ok(())
     }

@@ -87,7 +87,7 @@ fn no_time_does_not_block_and_for_ever_ends_with_what_is_waited_for() {
             assert_eq!(barrier.wait_timeout(none), Err(BarrierError::TimedOut));
             assert!(condvar.lock().unwrap().wait_timeout(none).unwrap().1.timed_out());
             assert!(matches!(condvar.update_when_timeout(none, |_| None::<()>), Err(LockError::TimedOut(None))));
-            assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
             barrier.reset();
             event.set();
             assert!(rlock.lock_timeout(ever).is_ok() && rwlock.write_timeout(ever).is_ok());

@@ -73,6 +73,8 @@ pub(crate) struct Inbox {
     has_ended: bool,
     /// The receiving half is being handed over, or was: nothing is read here any more.
     is_leaving: bool,
+    /// Threads that sleep until the socket is readable.
+    asleep: usize,
 }
 
 impl Link {
@@ -198,15 +200,43 @@ impl Link {
         self.inbox().is_leaving = false;
     }
 
-    /// Takes what has been received, so that the socket is readable again when more comes. `true`: it says nothing more,
-    /// because the other side has closed its own, or what comes is not for this process.
-    pub(crate) fn drain(&self) -> Result<bool> {
+    /// Takes what has been received, so that the socket is readable again when more comes.
+    pub(crate) fn drain(&self) -> Result<Drained> {
         let mut inbox = self.inbox();
+        if inbox.asleep > 0 {
+            return Ok(Drained::Not);
+        }
         if let Some(socket) = self.socket() {
             inbox.receive(socket.as_fd())?;
         }
-        Ok(inbox.has_ended || inbox.is_leaving)
+        Ok(if inbox.has_ended || inbox.is_leaving { Drained::ForGood } else { Drained::ForNow })
     }
+
+    /// From here on this thread may sleep until the socket is readable, and nobody drains it meanwhile.
+    pub(crate) fn fall_asleep(&self) {
+        self.inbox().asleep += 1;
+    }
+
+    /// It sleeps no more. `last` is called if nobody does.
+    pub(crate) fn wake_up(&self, last: impl FnOnce()) {
+        let mut inbox = self.inbox();
+        inbox.asleep -= 1;
+        if inbox.asleep == 0 {
+            last();
+        }
+    }
+}
+
+/// What a socket says from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// Whether more has come.
+    ForNow,
+    /// Nothing: the other side has closed its own, or what comes is not for this process.
+    ForGood,
+    /// What it said before: another thread sleeps until it is readable. The kernel lets who sleeps in `poll` look again when it
+    /// is woken, and it would find nothing.
+    Not,
 }
 
 impl Inbox {

@@ -204,6 +204,14 @@ fn noted_by_kernel(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
     is_there.then(|| ExitStatus::from_raw(info.exit_code))
 }
 
+/// Whether something that was sent through this socket has not been read by the other side.
+pub(crate) fn is_unread(socket: BorrowedFd<'_>) -> bool {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `bytes` is what this request writes.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    result == 0 && bytes > 0
+}
+
 /// Waits until one of `fds` is ready; `false`: the time is up. A deadline of `None` never comes.
 pub(crate) fn poll(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<bool> {
     loop {
@@ -314,7 +322,24 @@ pub(crate) fn own_pidfd() -> Result<Arc<OwnedFd>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    #[test]
+    fn what_nobody_has_read_is_known_while_a_copy_of_the_other_side_is_open() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        assert!(!is_unread(ours.as_fd()));
+        ours.write_all(b"a call").unwrap();
+        let mut copy = theirs.try_clone().unwrap();
+        drop(theirs);
+        assert!(is_unread(ours.as_fd()));
+        copy.read_exact(&mut [0; 2]).unwrap();
+        assert!(is_unread(ours.as_fd()), "a part of it");
+        copy.read_exact(&mut [0; 4]).unwrap();
+        assert!(!is_unread(ours.as_fd()));
+    }
 
     #[test]
     fn a_process_that_is_no_child_is_not_taken_charge_of() {

@@ -111,7 +111,7 @@ fn killed_waiters_hang_no_notifier_and_lose_no_notification() {
         condvar.notify_one();
         condvar.notify_all();
     }
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(30));
     survivor.join();
 }
 

@@ -40,7 +40,7 @@ fn killed_waiters_hang_no_setter_and_the_others_are_woken() {
     let start = Instant::now();
     assert!(!event.is_set());
     event.set();
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(30));
     for other in others {
         other.join();
     }

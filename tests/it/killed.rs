@@ -20,13 +20,16 @@ fn kill_asleep<A: Portable>(f: fn(A), args: A) {
 
 /// Waits until the child's main thread sleeps in a futex or a poll, not having been there on its way only.
 fn await_sleep<R>(child: &Process<R>) {
-    let path = format!("/proc/{}/task/{0}/syscall", child.id());
+    await_sleep_at(&format!("/proc/{}/task/{0}/syscall", child.id()));
+}
+
+fn await_sleep_at(path: &str) {
     let is_asleep = || {
-        let number = std::fs::read_to_string(&path).unwrap_or_default();
+        let number = std::fs::read_to_string(path).unwrap_or_default();
         let number = number.split(' ').next().and_then(|number| number.parse::<i64>().ok());
         number.is_some_and(|n| [libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_poll, libc::SYS_ppoll].contains(&n))
     };
-    until("the child sleeps", || {
+    until("it sleeps", || {
         let first = is_asleep();
         thread::sleep(Duration::from_millis(3));
         first && is_asleep()
@@ -248,8 +251,10 @@ fn a_message_whose_sender_was_killed_before_it_could_wake_anybody_is_found() {
             },
             (b, there),
         );
+        let (tell, told) = std::sync::mpsc::channel();
         let receiving = thread::spawn(move || {
             let mut a = a;
+            tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
             if is_waiting {
                 assert_eq!(wait(&[&a], None).unwrap(), [0]);
             }
@@ -260,7 +265,7 @@ fn a_message_whose_sender_was_killed_before_it_could_wake_anybody_is_found() {
             assert!(matches!(a.recv(), Err(Error::PeerDied)));
         });
         // The receiver is to be asleep: it then has announced itself.
-        thread::sleep(Duration::from_millis(50));
+        await_sleep_at(&format!("/proc/self/task/{}/syscall", told.recv().unwrap()));
         drop(gate);
         receiving.join().unwrap();
         assert!(matches!(child.unwrap().join(), Err(Error::Died { .. })));

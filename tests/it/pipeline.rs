@@ -172,7 +172,9 @@ fn an_unreadable_file_below_the_path_is_reported_and_the_rest_counted() {
     let closed = place.file("closed.txt", "two");
     Command::new("chmod").arg("000").arg(&closed).status().unwrap();
     let copy = place.input.join("pipeline");
-    fs::copy(program(), &copy).unwrap();
+    // By another process: a child of another test's, which has not executed its program yet, would have the copy open for
+    // writing, and what is open for writing cannot be executed.
+    assert!(Command::new("cp").arg(program()).arg(&copy).status().unwrap().success());
     let mut command = Command::new(&copy);
     command.arg("--directory").arg(&place.segments).arg(&place.input).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

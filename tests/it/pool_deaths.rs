@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crosslane::{Error, Pool, spawn};
+use crosslane::{Error, Pool, Value, spawn};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 fn kill(pid: u32) {
@@ -22,19 +22,25 @@ fn possessions() -> (usize, usize, usize) {
 #[test]
 fn ten_thousand_tasks_while_a_worker_is_killed_every_50_ms() {
     let pool = Pool::builder().workers(2).retries(1000).build().unwrap();
-    let is_over = AtomicBool::new(false);
-    let busy = |n: u64| {
+    let (is_over, ran) = (AtomicBool::new(false), Value::new(0_u64).unwrap());
+    let busy = |ran: &Value<u64>, n: u64| {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_micros(200) {
             std::hint::spin_loop();
         }
+        ran.fetch_add(1);
         n * n
     };
     std::thread::scope(|scope| {
         let killer = scope.spawn(|| {
-            let mut killed = 0;
+            let (mut killed, mut before) = (0, 0);
             while !is_over.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(50));
+                // Where a worker takes longer than that to come up, none would ever do anything.
+                if ran.get() < before + 2 {
+                    continue;
+                }
+                before = ran.get();
                 let pids = pool.worker_pids();
                 if let Some(&pid) = pids.get(killed % pids.len().max(1)) {
                     kill(pid);
@@ -43,7 +49,7 @@ fn ten_thousand_tasks_while_a_worker_is_killed_every_50_ms() {
             }
             killed
         });
-        let squares = pool.job().chunk_size(1).map(busy, 0..10_000);
+        let squares = pool.with(ran.clone()).chunk_size(1).map(busy, 0..10_000);
         is_over.store(true, Ordering::Relaxed);
         assert_eq!(squares.unwrap(), (0..10_000).map(|n| n * n).collect::<Vec<_>>());
         assert!(killer.join().unwrap() > 5);

@@ -169,12 +169,21 @@ fn an_item_that_cannot_be_encoded_takes_no_large_one_along() {
 fn workers_killed_again_and_again_lose_and_spoil_nothing() {
     alone(|()| {
         let pool = Pool::builder().workers(2).retries(1000).build().unwrap();
-        let is_over = AtomicBool::new(false);
+        let (is_over, ran) = (AtomicBool::new(false), Value::new(0_u64).unwrap());
+        let counted = |ran: &Value<u64>, bytes: Vec<u8>| {
+            ran.fetch_add(1);
+            checked(bytes)
+        };
         std::thread::scope(|scope| {
             let killer = scope.spawn(|| {
-                let mut killed = 0;
+                let (mut killed, mut before) = (0, 0);
                 while !is_over.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(10));
+                    std::thread::sleep(Duration::from_millis(1));
+                    // Where a worker takes longer than that to come up, none would ever do anything.
+                    if ran.get() < before + 2 * 4 {
+                        continue;
+                    }
+                    before = ran.get();
                     let pids = pool.worker_pids();
                     if let Some(&pid) = pids.get(killed % pids.len().max(1)) {
                         let pid = i32::try_from(pid).ok().filter(|&pid| pid > 1).and_then(Pid::from_raw).unwrap();
@@ -186,7 +195,7 @@ fn workers_killed_again_and_again_lose_and_spoil_nothing() {
                 killed
             });
             let lengths: Vec<_> = (0..300).map(|n| 150_000 + 1000 * n).collect();
-            let results = pool.job().chunk_size(2).map(checked, lengths.iter().map(|&len| pattern(len)));
+            let results = pool.with(ran.clone()).chunk_size(2).map(counted, lengths.iter().map(|&len| pattern(len)));
             is_over.store(true, Ordering::Relaxed);
             assert_eq!(results.unwrap(), lengths);
             assert!(killer.join().unwrap() > 3);

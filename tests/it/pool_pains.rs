@@ -462,7 +462,7 @@ fn pain_16_a_running_task_can_be_stopped() {
     until("the worker has ended", || !is_running(worker));
 
     // Long enough for the others, which do nothing.
-    let job = pool.job().chunk_size(1).timeout(Duration::from_millis(400));
+    let job = pool.job().chunk_size(1).timeout(Duration::from_secs(1));
     let stop_at_1 = |n: u64| {
         if n == 1 {
             forever(())

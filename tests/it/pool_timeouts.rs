@@ -7,7 +7,8 @@ use crosslane::{Array, Error, Event, Pool, Task, Value};
 use crate::result_of;
 use crate::support::{forever, until};
 
-const TIMEOUT: Duration = Duration::from_millis(120);
+/// Longer than a worker is kept from the CPU while it runs a call that does nothing.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Counts each item in its place; the item that `late` says never ends.
 fn counted((runs, late): &(Array<u64>, u32), n: u32) -> u32 {
@@ -85,11 +86,9 @@ fn a_call_that_ends_when_its_time_does_ends_one_way_and_alone() {
     let late = late_among(&tasks.into_iter().map(result_of).collect::<Vec<_>>());
     for n in 0..60 {
         let counts = (begun.get(n as usize), ended.get(n as usize));
-        // One that is late may not have come far.
-        assert!(
-            counts == (1, 1) || late.contains(&n) && n % 2 == 1 && counts.0 <= 1 && counts.1 == 0,
-            "{n}: {counts:?}"
-        );
+        // One that is late may have come to any point, as long as nobody has seen its result; and nobody runs it again.
+        let is_late = late.contains(&n) && n % 2 == 1 && counts.1 <= counts.0 && counts.0 <= 1;
+        assert!(counts == (1, 1) || is_late, "{n}: {counts:?}");
     }
     is_whole(&pool, 2);
 }
@@ -131,7 +130,8 @@ fn what_was_late_is_not_tried_again() {
 fn a_single_call_may_have_a_timeout_of_its_own() {
     let pool = Pool::new(1).unwrap();
     let runs = Value::new(0_u32).unwrap();
-    let late = pool.job().timeout(TIMEOUT).submit(forever, ()).unwrap();
+    let short = Duration::from_millis(50);
+    let late = pool.job().timeout(short).submit(forever, ()).unwrap();
     // As many as fill the lane behind it.
     let behind: Vec<_> = (0..31)
         .map(|_| pool.job().timeout(Duration::from_secs(60)).submit(|runs: Value<u32>| runs.fetch_add(1), runs.clone()))
@@ -141,7 +141,7 @@ fn a_single_call_may_have_a_timeout_of_its_own() {
     seen.sort_unstable();
     assert_eq!(seen, (0..31).collect::<Vec<_>>());
     let begun = Instant::now();
-    assert!(matches!(pool.job().timeout(TIMEOUT).apply(forever, ()), Err(Error::TimedOut)));
-    assert!(begun.elapsed() >= TIMEOUT);
+    assert!(matches!(pool.job().timeout(short).apply(forever, ()), Err(Error::TimedOut)));
+    assert!(begun.elapsed() >= short);
     is_whole(&pool, 1);
 }

@@ -95,7 +95,7 @@ fn a_dead_holders_lock_comes_to_the_next_one_who_is_told() {
     ));
     let begin = Instant::now();
     let Err(LockError::OwnerDied(guard)) = lock.lock() else { panic!("the holder died") };
-    assert!(begin.elapsed() < Duration::from_secs(5) && guard.is_broken());
+    assert!(begin.elapsed() < Duration::from_secs(30) && guard.is_broken());
     drop(guard);
     let Err(LockError::Poisoned(mut guard)) = lock.lock() else { panic!("nobody has repaired it") };
     guard.mark_consistent();

@@ -42,7 +42,7 @@ fn an_event_is_set_past_killed_waiters() {
     until("it has ended", || !waiter.is_alive());
     let begin = Instant::now();
     go.set();
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
