@@ -193,7 +193,8 @@ impl ProcessBuilder {
         reap::register(&child);
         let mut process =
             Process::new(Arc::clone(&child), ours, order.sent, (started.stdout.take(), started.stderr.take()));
-        let errand = Errand { call: order.call, birth, has_stdin: self.stdin.is_some() };
+        let (has_stdin, spins) = (self.stdin.is_some(), child::known_spins());
+        let errand = Errand { call: order.call, birth, has_stdin, spins };
         let first = [family.as_fd(), parent.as_fd()];
         let stdin = self.stdin.as_ref().map(AsFd::as_fd);
         let fds: Vec<_> = first.into_iter().chain(stdin).chain(order.arguments.fds.iter().map(AsFd::as_fd)).collect();

@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crosslane_shm::Domain;
+use crosslane_sync::spin;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,15 @@ pub(crate) struct Errand {
     pub(crate) birth: Birth,
     /// Whether a descriptor for the standard input is among the first.
     pub(crate) has_stdin: bool,
+    /// What the parent has measured of how long to spin.
+    pub(crate) spins: Option<(u32, u32)>,
+}
+
+/// What this process has measured of how long to spin, for a child, which inherits the CPUs of the thread that starts it:
+/// `None` if nothing was measured, or not for these CPUs.
+pub(crate) fn known_spins() -> Option<(u32, u32)> {
+    let is_of = |cpus: u32| rustix::thread::sched_getaffinity(None).is_ok_and(|allowed| allowed.count() == cpus);
+    spin::known().filter(|(_, cpus)| is_of(*cpus))
 }
 
 static INIT_WAS_CALLED: AtomicBool = AtomicBool::new(false);
@@ -190,6 +200,7 @@ fn answer(socket: &'static UnixStream, body: &[u8], fds: Vec<OwnedFd>) -> Result
     errand.birth.become_it(Arc::clone(&parent));
     Domain::expect_family(family);
     watch::start(socket, parent)?;
+    errand.spins.into_iter().for_each(spin::adopt);
     let fds = fds.collect();
     match panic::catch_unwind(AssertUnwindSafe(|| errand.call.run(args, fds))) {
         Ok(answer) => answer,
@@ -242,4 +253,20 @@ fn send(kind: u8, bytes: &[u8]) {
 
 fn encoded<T: Serialize>(value: &T) -> Option<Vec<u8>> {
     postcard::to_extend(value, Vec::new()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_knows_what_its_parent_has_measured() {
+        let pauses = spin::budget();
+        let process = crate::spawn(|()| spin::known(), ()).unwrap();
+        let known = process.join().unwrap();
+        assert_eq!(known, known_spins());
+        // With a quota there are fewer CPUs than it may use, and it measures for itself.
+        let is_bounded = rustix::thread::sched_getaffinity(None).unwrap().count() != spin::cpus();
+        assert_eq!(known, (!is_bounded).then(|| (pauses, spin::cpus())));
+    }
 }

@@ -18,15 +18,22 @@ const RUNS: u32 = 3;
 
 const UNKNOWN: u32 = u32::MAX;
 static BUDGET: AtomicU32 = AtomicU32::new(UNKNOWN);
+/// What the budget is divided by.
+static DIVISOR: AtomicU32 = AtomicU32::new(1);
 static CPUS: AtomicU32 = AtomicU32::new(UNKNOWN);
 
 /// How many pauses are worth spending before a sleep: 300 to 700, or 0 where this process may use one CPU only; a quarter of
 /// that after [`lower`].
 ///
 /// Measured at the first call (15 us, and what [`cpus`] costs then, 30 to 150 us) and kept: a later change of the
-/// affinity is not seen.
+/// affinity is not seen. Who starts another process can spare it that: see [`known`].
 #[must_use]
 pub fn budget() -> u32 {
+    // ORDERING: Relaxed. A plain number, as in `whole`.
+    whole() / DIVISOR.load(Ordering::Relaxed)
+}
+
+fn whole() -> u32 {
     // ORDERING: Relaxed. A plain number; threads that find it unknown at the same time all measure.
     match BUDGET.load(Ordering::Relaxed) {
         UNKNOWN => {
@@ -43,14 +50,32 @@ pub fn budget() -> u32 {
 ///
 /// A quarter still finds what a running peer does at once; and the rest of the spin is time that others could use.
 pub fn lower() {
-    // ORDERING: Relaxed. A plain number, as in `budget`.
-    BUDGET.store(budget() / 4, Ordering::Relaxed);
+    // ORDERING: Relaxed. A plain number, as in `whole`.
+    DIVISOR.store(4, Ordering::Relaxed);
+}
+
+/// What has been measured: the whole budget in pauses, and the number of CPUs. `None` if it has not been.
+#[must_use]
+pub fn known() -> Option<(u32, u32)> {
+    // ORDERING: Relaxed. Plain numbers, as in `whole`; of two measurements either will do.
+    let both = (BUDGET.load(Ordering::Relaxed), CPUS.load(Ordering::Relaxed));
+    (both.0 != UNKNOWN && both.1 != UNKNOWN).then_some(both)
+}
+
+/// Takes over what another process of this machine has measured, which may use the same CPUs; what was measured here before
+/// that no longer counts. What no measurement gives is brought within bounds.
+pub fn adopt((pauses, cpus): (u32, u32)) {
+    let (least, most) = PAUSES.into_inner();
+    let pauses = if pauses == 0 || cpus <= 1 { 0 } else { pauses.clamp(least, most) };
+    // ORDERING: Relaxed. Plain numbers, as in `whole`.
+    BUDGET.store(pauses, Ordering::Relaxed);
+    CPUS.store(cpus.clamp(1, UNKNOWN - 1), Ordering::Relaxed);
 }
 
 /// How many CPUs this process might use, by its CPU set and quota, when this was first called; 2 if nobody knows.
 #[must_use]
 pub fn cpus() -> u32 {
-    // ORDERING: Relaxed. A plain number, as in `budget`.
+    // ORDERING: Relaxed. A plain number, as in `whole`.
     match CPUS.load(Ordering::Relaxed) {
         UNKNOWN => {
             // An unknown number is taken as several: a spin in vain costs 10 us, a sleep in vain as much.
@@ -102,7 +127,15 @@ mod tests {
         assert_eq!(budget_for(2, u64::MAX), 300);
         let whole = budget();
         assert!(whole == 0 || PAUSES.contains(&whole));
+        let known = known().unwrap();
+        assert_eq!(known, (whole, cpus()));
         lower();
-        assert_eq!(budget(), whole / 4);
+        assert_eq!((budget(), super::known()), (whole / 4, Some(known)));
+        for (given, adopted) in [((444, 3), (444, 3)), ((u32::MAX, u32::MAX), (700, u32::MAX - 1)), ((444, 0), (0, 1))]
+        {
+            adopt(given);
+            assert_eq!((super::known(), budget()), (Some(adopted), adopted.0 / 4));
+        }
+        adopt(known);
     }
 }
