@@ -395,6 +395,29 @@ impl<S: 'static> Pool<S> {
     /// nothing is sent, nor any item read, before the first. Items travel singly unless
     /// [`chunk_size`](Job::chunk_size) says otherwise. An error is that of its item alone: the results behind it come all the
     /// same.
+    ///
+    /// # Items that are long in coming
+    /// `next` asks for items itself, one after the other until the window is full, so it also blocks for as long as that takes:
+    /// - An iterator that does not know how many there will be (its `size_hint` says so: a channel's receiver, lines of a file,
+    ///   `from_fn`, a filter) is asked only while there is nothing to give: a result that is there, of the next item in order,
+    ///   is given first. One that comes while an item is waited for is given when that has come.
+    /// - One that knows it (a range, a vector) is taken to have them at hand. The window is filled before a result is given, so
+    ///   that workers have enough to do whatever the caller does between two results.
+    /// - With [`window(1)`](Job::window) nothing is asked for before the result of the item before has been given, whatever the
+    ///   iterator: an item may depend on all results that come before.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// let (pool, last) = (crosslane::Pool::new(2)?, Cell::new(6_u64));
+    /// let items = std::iter::from_fn(|| (last.get() != 1).then_some(last.get()));
+    /// let step = |n: u64| if n % 2 == 0 { n / 2 } else { 3 * n + 1 };
+    /// for result in pool.job().window(1).imap(step, items) {
+    ///     last.set(result?);
+    /// }
+    /// # assert_eq!(last.get(), 1);
+    /// # Ok::<(), crosslane::Error>(())
+    /// ```
     pub fn imap<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
         &self,
         function: fn(A) -> R,
@@ -403,7 +426,8 @@ impl<S: 'static> Pool<S> {
         self.job().imap(function, items)
     }
 
-    /// As [`imap`](Self::imap), in the order in which they come: nobody waits for an earlier item that takes longer.
+    /// As [`imap`](Self::imap), in the order in which they come: nobody waits for an earlier item that takes longer. Whichever
+    /// result is there is given before another item is asked for, where `imap` says so.
     pub fn imap_unordered<A: Portable, R: Portable, I: IntoIterator<Item = A>>(
         &self,
         function: fn(A) -> R,

@@ -111,6 +111,8 @@ struct Stream<'p, I, R> {
     chunk: Chunk,
     /// What may be on its way at a time.
     window: Window,
+    /// A reply that is there goes before the next item, which may be long in coming.
+    gives_first: bool,
     made: usize,
     received: usize,
     /// Items of the pieces that came before their turn: they count as on their way.
@@ -147,7 +149,11 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         let chunk = Chunk { items: plan.chunk_size.unwrap_or(1), bytes: usize::MAX };
         let items_at_once = chunk.items.saturating_mul(plan.crew.workers() * SHALLOW_WINDOW);
         let window = Window::new(plan.crew, plan.window.unwrap_or(items_at_once), usize::MAX);
-        Self::new(plan, call, items, (true, chunk, window))
+        let (least, most) = items.size_hint();
+        let mut stream = Self::new(plan, call, items, (true, chunk, window))?;
+        // Who knows how many items there are has them at hand: then the workers are kept busy while the caller has a result.
+        stream.gives_first = most != Some(least);
+        Ok(stream)
     }
 
     fn new(
@@ -167,6 +173,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
             // A worker that is replaced after so many items is given no more at once.
             chunk: Chunk { items: chunk.items.min(crew.items_per_worker()), ..chunk },
             window,
+            gives_first: false,
             made: 0,
             received: 0,
             held: 0,
@@ -186,13 +193,17 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         if self.made - self.received > self.window.pieces / 2 {
             return;
         }
-        while self.has_room() && self.items.is_some() {
+        while self.has_room() && self.items.is_some() && !(self.gives_first && self.has_reply()) {
             // What was made is on its way before the next item is asked for: that may depend on it.
             if let Err(error) = self.send() {
                 self.failed = Some(error);
                 self.items = None;
             }
         }
+    }
+
+    fn has_reply(&self) -> bool {
+        !self.replies.is_empty() || !self.basket.is_empty()
     }
 
     fn has_room(&self) -> bool {

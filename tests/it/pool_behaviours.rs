@@ -2,7 +2,7 @@
 //! here on purpose.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::support::{LIMIT, forever, is_running, until};
 use crate::{one_more, result_of};
+
+/// When it is known that what should come at once does not.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// A pool of one, whose worker waits until the event is set; the tasks behind it have not begun until then.
 fn busy() -> (Pool, Event, crosslane::Task<()>) {
@@ -388,6 +391,76 @@ fn results_that_nobody_takes_any_more_are_not_made() {
     drop(results);
     pool.join().unwrap();
     assert!(ran.get() <= 3, "{} have run", ran.get());
+}
+
+#[test]
+fn a_result_that_is_there_is_given_before_another_item_is_waited_for() {
+    let pool = Pool::new(1).unwrap();
+    for is_ordered in [true, false] {
+        let (tx, rx) = mpsc::channel();
+        let is_given = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (begun, tx) = (Instant::now(), tx);
+                while !is_given.load(Ordering::Relaxed) && begun.elapsed() < GIVEN_UP {
+                    tx.send(1).unwrap();
+                    // It has a result when what was submitted behind it has one.
+                    pool.apply(one_more, 1).unwrap();
+                }
+            });
+            let job = pool.job().window(usize::MAX);
+            let begun = Instant::now();
+            let (first, rest) = if is_ordered {
+                let mut results = job.imap(one_more, rx);
+                (results.next(), Box::new(results) as Box<dyn Iterator<Item = Result<u64, Error>>>)
+            } else {
+                let mut results = job.imap_unordered(one_more, rx);
+                (results.next(), Box::new(results) as _)
+            };
+            is_given.store(true, Ordering::Relaxed);
+            assert_eq!(first.unwrap().unwrap(), 2);
+            assert!(begun.elapsed() < GIVEN_UP, "it came with the last item");
+            assert!(rest.map(Result::unwrap).all(|n| n == 2_u64));
+        });
+    }
+}
+
+#[test]
+fn with_a_window_of_one_an_item_may_be_made_of_the_result_before() {
+    let (done, is_done) = mpsc::channel();
+    // If it waits for an item that nobody makes, it does so for ever.
+    std::thread::spawn(move || {
+        let pool = Pool::new(2).unwrap();
+        for chunk_size in [1, 7] {
+            let (tx, rx) = mpsc::channel();
+            tx.send(0).unwrap();
+            let mut results = pool.job().chunk_size(chunk_size).window(1).imap(one_more, rx);
+            for n in 1..100 {
+                assert_eq!(results.next().unwrap().unwrap(), n);
+                tx.send(n).unwrap();
+            }
+            drop(tx);
+            assert_eq!(results.next().unwrap().unwrap(), 100);
+            assert!(results.next().is_none());
+        }
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(LIMIT).unwrap();
+}
+
+#[test]
+fn workers_are_kept_busy_while_nobody_takes_a_result_of_items_that_are_at_hand() {
+    let pool = Pool::new(1).unwrap();
+    let ran = Value::new(0_u64).unwrap();
+    let work = |ran: &Value<u64>, n: u64| {
+        ran.fetch_add(1);
+        n
+    };
+    let mut results = pool.with(ran.clone()).window(4).imap(work, 0..100);
+    for n in 0..10 {
+        assert_eq!(results.next().unwrap().unwrap(), n);
+        until("the window is done", || ran.get() == n + 4);
+    }
 }
 
 #[test]

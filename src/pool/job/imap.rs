@@ -71,7 +71,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
 
 /// The results of [`Pool::imap`](crate::Pool::imap), in the items' order. Dropping it takes back what has not begun.
 ///
-/// `next` blocks until the next item has an outcome. An item whose worker died is an error in its place, and so is one that
+/// `next` blocks until the next item has an outcome, and in the iterator over the items: see [`Pool::imap`](crate::Pool::imap). An item whose worker died is an error in its place, and so is one that
 /// cannot be encoded; an error that ends the job, as that the pool is closed, is the last result.
 #[must_use = "items are read as results are taken"]
 pub struct Imap<'p, I, R>(Results<'p, I, R>);
@@ -79,7 +79,7 @@ pub struct Imap<'p, I, R>(Results<'p, I, R>);
 /// The results of [`Pool::imap_unordered`](crate::Pool::imap_unordered), as they come. Dropping it takes back what has not
 /// begun.
 ///
-/// `next` blocks until any item has an outcome. Errors are results among others, as for an [`Imap`]; which item one
+/// `next` blocks until any item has an outcome, and in the iterator over the items, as that of an [`Imap`]. Errors are results among others, as for an [`Imap`]; which item one
 /// belongs to is not said: let the function return it, or take `imap`.
 #[must_use = "items are read as results are taken"]
 pub struct ImapUnordered<'p, I, R>(Results<'p, I, R>);
@@ -89,7 +89,8 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Imap<'p, I, R> {
         Self(Results::new(stream))
     }
 
-    /// The next result, if it comes within `timeout`; pending if it does not, and nothing is lost by that.
+    /// The next result, if it comes within `timeout`; pending if it does not, and nothing is lost by that. Items are asked for
+    /// before, and their iterator may take longer.
     pub fn next_timeout(&mut self, timeout: Duration) -> Poll<Option<Result<R>>> {
         self.0.next_until(true, Deadline::after(timeout))
     }
@@ -100,7 +101,8 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> ImapUnordered<'p, I, R> {
         Self(Results::new(stream))
     }
 
-    /// The next result, if one comes within `timeout`; pending if none does, and nothing is lost by that.
+    /// The next result, if one comes within `timeout`; pending if none does, and nothing is lost by that. Items are asked for
+    /// before, and their iterator may take longer.
     pub fn next_timeout(&mut self, timeout: Duration) -> Poll<Option<Result<R>>> {
         self.0.next_until(false, Deadline::after(timeout))
     }
