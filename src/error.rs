@@ -195,6 +195,8 @@ pub(crate) enum Codec {
         element_bytes: usize,
     },
     NotUtf8,
+    /// What a type says itself.
+    Custom(String),
 }
 
 /// Why parts could not be joined.
@@ -365,6 +367,7 @@ impl fmt::Display for CodecError {
                 write!(f, "{len_bytes} bytes, where elements have {element_bytes} each")
             }
             Codec::NotUtf8 => f.write_str("the text is not UTF-8"),
+            Codec::Custom(reason) => f.write_str(reason),
         }
     }
 }

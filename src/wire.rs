@@ -7,6 +7,7 @@
 //! A value of a type that is its bytes (a number, a `Vec<u8>`: see `blob`) skips serde.
 
 mod deeds;
+mod strict;
 
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use self::deeds::Deed;
 use self::deeds::Deeds;
+use self::strict::Checked;
 use crate::blob;
 use crate::error::{Codec, CodecError, Error, Result};
 use crate::place::Place;
@@ -32,8 +34,9 @@ const MAX_SCRATCH_BYTES: usize = 4 << 20;
 /// What may travel between processes: what serde and postcard can write and read back.
 ///
 /// That is what derives `Serialize` and `Deserialize`, but for serde's attributes that need the names of fields in the
-/// message: a field with `skip_serializing_if` makes the rest arrive as something else, and `untagged`, `tag`, `flatten` and types like
-/// `serde_json::Value` are an [`Error::Encode`] or [`Error::Decode`].
+/// message: a field that `skip_serializing_if` leaves out is an [`Error::Encode`], and `untagged`, `tag`, `flatten` and types like
+/// `serde_json::Value` are an [`Error::Encode`] or [`Error::Decode`]. A field with `skip_serializing` alone is not: what follows
+/// is taken for it.
 ///
 /// Handles (`Queue`, `Lock`, `Connection`, ...) are among it, and travel with the descriptor that they need.
 #[diagnostic::on_unimplemented(
@@ -311,7 +314,7 @@ fn encode<T: Portable>(value: &T, out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(bytes);
         return Ok(());
     }
-    match postcard::serialize_with_flavor(value, Appended(out)) {
+    match postcard::serialize_with_flavor(&Checked(value), Appended(out)) {
         Ok(()) => Ok(()),
         Err(error) => Err(refused::<T>(error)),
     }
@@ -319,7 +322,10 @@ fn encode<T: Portable>(value: &T, out: &mut Vec<u8>) -> Result<()> {
 
 #[cold]
 fn refused<T>(error: postcard::Error) -> Error {
-    take_refusal().unwrap_or(Error::Encode { type_name: type_name::<T>(), reason: CodecError(Codec::Postcard(error)) })
+    take_refusal().unwrap_or_else(|| {
+        let reason = strict::reason(&error).map_or(Codec::Postcard(error), Codec::Custom);
+        Error::Encode { type_name: type_name::<T>(), reason: CodecError(reason) }
+    })
 }
 
 /// Takes why a handle refused, if one did.
@@ -351,7 +357,7 @@ pub(crate) fn pack_small<T: Portable>(value: &T, out: &mut [u8]) -> Option<usize
     if std::mem::needs_drop::<T>() || size_of::<T>() > SMALL_BYTES || CARRIER.get() != Carrier::Foreign {
         return None;
     }
-    postcard::to_slice(value, out).ok().map(|bytes| bytes.len())
+    postcard::to_slice(&Checked(value), out).ok().map(|bytes| bytes.len())
 }
 
 /// postcard writes to the end of a vector.
