@@ -285,6 +285,9 @@ impl Crew {
         if done() || self.sweep() && done() {
             return true;
         }
+        if deadline.has_passed() {
+            return false;
+        }
         let _waiting = Waiting::new(self);
         self.drive(deadline, done)
     }
