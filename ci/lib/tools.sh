@@ -70,5 +70,7 @@ at_least() {
         echo "fault: $passed tests passed, $least are the least: $*"
         return 1
     fi
+    # Some say that they could not be tried here, or that what they show of others is no longer so.
+    grep -oE '(skipped|mended): .*' <<<"$report" || true
     echo "$passed tests passed: $*"
 }

@@ -9,6 +9,7 @@ macro_rules! skipped {
 }
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -290,10 +291,14 @@ fn children(parent: Pid) -> Vec<i32> {
     list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
+/// A line that is like its neighbours, and not the same.
+fn line(n: u32) -> String {
+    format!("line {} of many {} words {}\n", n % 7, n % 101, n % 1009)
+}
+
 #[test]
 fn the_totals_are_exact_though_counters_are_killed() {
     let place = Place::new();
-    let line = |n: u32| format!("line {} of many {} words {}\n", n % 7, n % 101, n % 1009);
     place.file("a.txt", (0..60_000).map(line).collect::<String>());
     let output = place.run(&place.input, &["--kill-every", "1", "--check"]);
     let out = text(&output.stdout);
@@ -301,12 +306,36 @@ fn the_totals_are_exact_though_counters_are_killed() {
     assert!(out.contains("60,000  line\n"), "{out}");
     assert!(out.contains("in 60,000 lines of 1 files"), "{out}");
     assert!(out.contains("check: all"), "{out}");
-    let killed = out.lines().find_map(|line| line.strip_suffix(" counters were killed and replaced")).unwrap();
-    // A kill comes when 1,000 records more are in the table, and half of them make a batch.
-    assert!(killed.parse::<u32>().unwrap() >= 3, "{out}");
     place.assert_empty();
     let by_hand = place.run(&place.input, &["--kill-every", "1", "--by-hand"]);
     assert_eq!(by_hand.status.code(), Some(2), "{}", text(&by_hand.stderr));
+}
+
+#[test]
+fn counters_are_killed_as_often_as_is_said_and_lose_nothing() {
+    const KILLS: u32 = 5;
+    /// A kill comes when 1,000 records more are in the table, and half of them make a batch.
+    const LINES: u32 = 4_000;
+    let place = Place::new();
+    let fifo = place.input.join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let child = place.command(&fifo).args(["--kill-every", "1"]).spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    wait_for("the roles", || children(pid).len() == 3);
+    let mut input = fs::File::options().write(true).open(&fifo).unwrap();
+    for n in 0..KILLS {
+        let before = children(pid);
+        input.write_all((0..LINES).map(|m| line(n * LINES + m)).collect::<String>().as_bytes()).unwrap();
+        wait_for("a kill", || before.iter().any(|role| !children(pid).contains(role)));
+    }
+    drop(input);
+    let output = finish(child);
+    let out = text(&output.stdout);
+    assert!(output.status.success(), "{out}{}", text(&output.stderr));
+    assert!(out.contains("20,000  line\n") && out.contains("in 20,000 lines of 1 files"), "{out}");
+    let killed = out.lines().find_map(|line| line.strip_suffix(" counters were killed and replaced")).unwrap();
+    assert!(killed.parse::<u32>().unwrap() >= KILLS, "{out}");
+    place.assert_empty();
 }
 
 #[test]

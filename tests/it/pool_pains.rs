@@ -11,7 +11,7 @@ mod pool_futures;
 mod pool_timeouts;
 
 use std::cell::Cell;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,21 +45,44 @@ fn death(result: crosslane::Result<()>) -> (u32, ExitStatus) {
     }
 }
 
+/// Python has this pain: the script says so. All of these were seen with Python 3.11; a later one that has mended one, which
+/// the script says too, is a piece of news, and no failure.
+fn python_has(pain: &str, script: &str) {
+    let said = python(script);
+    if !is_mended(&said, pain) {
+        assert_eq!(said, pain);
+    }
+}
+
+/// Whether this Python has mended it. On the real standard error, which the test harness does not swallow.
+fn is_mended(said: &str, pain: &str) -> bool {
+    let how = said.strip_prefix("mended: ");
+    if let Some(how) = how {
+        writeln!(std::io::stderr(), "mended: where Python 3.11 says {pain:?}, this one says {how:?}").unwrap();
+    }
+    how.is_some()
+}
+
 /// What `script` printed. It says itself when something has hung.
 fn python(script: &str) -> String {
     const PRELUDE: &str = r#"
-import multiprocessing as mp, os, signal, subprocess, sys, tempfile, threading, time
+import multiprocessing as mp, os, shutil, signal, subprocess, sys, tempfile, threading, time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 fork = mp.get_context("fork")
 def over(said):
     print(said, flush=True)
     os.killpg(0, signal.SIGKILL)
-def until(condition):
+def mended(how):
+    over(f"mended: {how}" if sys.version_info >= (3, 12) else f"not what 3.11 does: {how}")
+def comes(condition):
     end = time.monotonic() + 20
     while not condition():
-        if time.monotonic() > end: over("never")
+        if time.monotonic() > end: return False
         time.sleep(0.005)
+    return True
+def until(condition):
+    if not comes(condition): over("never")
 "#;
     // In a group of its own, which it ends with all its children.
     let mut child = Command::new("python3")
@@ -119,16 +142,17 @@ fn pain_1_a_task_ends_with_its_worker_and_says_how() {
 #[test]
 #[ignore = "what Python does: ci/neighbours.sh"]
 fn python_has_pain_1() {
-    let said = python(
+    python_has(
+        "waits on",
         r#"
 pool = fork.Pool(1)
 lost = pool.apply_async(os._exit, (3,))
 pool.apply(abs, (-1,)) # by its successor
-try: over(lost.get(0.3))
+try: mended(lost.get(0.3))
 except mp.TimeoutError: over("waits on")
+except Exception as error: mended(repr(error))
 "#,
     );
-    assert_eq!(said, "waits on");
 }
 
 /// Python: a thread of the queue's serialises and writes to a pipe some time after `put` has returned, and `get` takes two
@@ -166,7 +190,7 @@ fn python_has_pain_10() {
         let taken = used() - begun;
         u128::try_from(taken.tv_sec).unwrap() * 1_000_000_000 + u128::try_from(taken.tv_nsec).unwrap()
     };
-    let theirs = || -> u128 {
+    let theirs = || -> Option<u128> {
         let said = python(
             r#"
 threads = threading.active_count()
@@ -176,13 +200,16 @@ for _ in range(4):
     for n in range(1000): queue.put(n)
     for n in range(1000): assert queue.get() == n
 taken = time.process_time_ns() - begun
+if threading.active_count() == threads: mended("no thread")
 over(f"{threading.active_count() - threads} thread, {taken}")
 "#,
         );
-        said.strip_prefix("1 thread, ").unwrap_or_else(|| panic!("{said}")).parse().unwrap()
+        let taken = said.strip_prefix("1 thread, ").map(|taken| taken.parse().unwrap());
+        assert!(taken.is_some() || is_mended(&said, "1 thread"), "{said}");
+        taken
     };
-    let best = |once: &dyn Fn() -> u128| (0..3).map(|_| once()).min().unwrap();
-    let (ours, theirs) = (best(&ours), best(&theirs));
+    let ours = (0..3).map(|_| ours()).min().unwrap();
+    let Some(theirs) = (0..3).filter_map(|_| theirs()).min() else { return };
     println!("{ours} ns, and Python {theirs} ns");
     assert!(2 * ours < theirs, "{ours} ns, and Python {theirs} ns");
 }
@@ -219,18 +246,18 @@ fn pain_11_large_arguments_and_results_do_not_wait_for_each_other() {
 #[test]
 #[ignore = "what Python does: ci/neighbours.sh"]
 fn python_has_pain_11() {
-    let said = python(
+    python_has(
+        "connection is write-only",
         r#"
 here, there = mp.Pipe()
 here.send_bytes(bytes(100))
 try: there.recv_bytes(10)
 except OSError: pass
 here.send_bytes(bytes(1))
-try: over(there.recv_bytes())
+try: mended(there.recv_bytes())
 except OSError as error: over(error)
 "#,
     );
-    assert!(said.contains("write-only"), "{said}");
 }
 
 /// It can be written but not read back.
@@ -274,19 +301,20 @@ fn pain_12_what_cannot_be_read_fails_one_task() {
 #[test]
 #[ignore = "what Python does: ci/neighbours.sh"]
 fn python_has_pain_12() {
-    let said = python(
+    python_has(
+        "waits on",
         r#"
 class Bad(Exception):
     def __init__(self, one, two): super().__init__("bad")
 def fail(): raise Bad(1, 2)
 pool = fork.Pool(1)
 lost = pool.apply_async(fail)
-until(lambda: not pool._result_handler.is_alive())
-try: over(pool.apply_async(abs, (-1,)).get(0.3))
+until(lambda: lost.ready() or not pool._result_handler.is_alive())
+if lost.ready(): mended("the task fails alone")
+try: mended(pool.apply_async(abs, (-1,)).get(0.3))
 except mp.TimeoutError: over("waits on")
 "#,
     );
-    assert_eq!(said, "waits on");
 }
 
 /// Python: a worker whose initializer fails is replaced without end, and nobody is told why.
@@ -316,7 +344,8 @@ fn pain_13_an_initializer_that_fails_is_tried_a_few_times() {
 #[test]
 #[ignore = "what Python does: ci/neighbours.sh"]
 fn python_has_pain_13() {
-    let said = python(
+    python_has(
+        "tries on",
         r#"
 started = fork.Value("i", 0)
 def initialize():
@@ -325,10 +354,10 @@ def initialize():
 pool = fork.Pool(1, initialize)
 task = pool.apply_async(abs, (-1,))
 until(lambda: started.value > 12 or task.ready())
-over(f"ready: {task.ready()}")
+if task.ready(): mended("the task fails")
+over("tries on")
 "#,
     );
-    assert_eq!(said, "ready: False");
 }
 
 /// Python: one death breaks the whole executor. What others are at is lost, and nothing is taken on any more.
@@ -362,7 +391,8 @@ fn pain_14_a_death_is_nobody_elses() {
 #[test]
 #[ignore = "what Python does: ci/neighbours.sh"]
 fn python_has_pain_14() {
-    let said = python(
+    python_has(
+        "all are broken, and more are refused",
         r#"
 go = fork.Event()
 def leave():
@@ -376,10 +406,10 @@ go.set()
 broken = sum(isinstance(task.exception(20), BrokenProcessPool) for task in [other, lost, *behind])
 try: refused = executor.submit(abs, -1) is None
 except BrokenProcessPool: refused = True
-over(f"{broken} {refused}")
+if broken < 12 or not refused: mended(f"{broken} broken, refused: {refused}")
+over("all are broken, and more are refused")
 "#,
     );
-    assert_eq!(said, "12 True");
 }
 
 /// Python: a limit of tasks for each worker leaves an executor without workers and with work.
@@ -431,19 +461,25 @@ fn pain_15_a_shutdown_ends_though_workers_die_in_it() {
 #[test]
 #[ignore = "what Python does: ci/neighbours.sh"]
 fn python_has_pain_15() {
-    // Its semaphores have names, which the helper process removes that is not of the children.
-    let said = python(
+    // Its semaphores have names, which the helper process removes that is not of the children: so it ends by itself.
+    python_has(
+        "stands still",
         r#"
+gate = os.path.join(tempfile.mkdtemp(), "gate")
+os.mkfifo(gate)
 executor = ProcessPoolExecutor(1, max_tasks_per_child=2, mp_context=mp.get_context("spawn"))
-tasks = [executor.submit(abs, -1) for _ in range(10)]
+# The first one lasts until all are there.
+tasks = [executor.submit(os.system, f"read line < {gate}")] + [executor.submit(abs, -1) for _ in range(9)]
+open(gate, "w").close()
 def done(): return sum(task.done() for task in tasks)
 until(lambda: done() >= 2 and (done() == 10 or not mp.active_children()))
-print(done() < 10, flush=True)
+shutil.rmtree(os.path.dirname(gate))
+if done() < 10: print("stands still", flush=True)
+else: print("mended: all are done" if sys.version_info >= (3, 12) else "not what 3.11 does", flush=True)
 for child in mp.active_children(): child.kill()
 os._exit(0)
 "#,
     );
-    assert_eq!(said, "True");
 }
 
 /// Python: a task that runs cannot be stopped, nor one that has not begun and is said to run.
@@ -475,15 +511,17 @@ fn pain_16_a_running_task_can_be_stopped() {
 #[test]
 #[ignore = "what Python does: ci/neighbours.sh"]
 fn python_has_pain_16() {
-    let said = python(
+    python_has(
+        "both are said to run, and none is cancelled",
         r#"
 executor = ProcessPoolExecutor(1, mp_context=fork)
 tasks = [executor.submit(time.sleep, 60) for _ in range(2)]
-until(lambda: tasks[1].running())
-over(f"{sum(task.running() for task in tasks)} run, {sum(task.cancel() for task in tasks)} are cancelled")
+if not comes(lambda: tasks[1].running()): mended("one runs")
+cancelled = [task for task in tasks if task.cancel()]
+if cancelled: mended(f"{len(cancelled)} are cancelled")
+over("both are said to run, and none is cancelled")
 "#,
     );
-    assert_eq!(said, "2 run, 0 are cancelled");
 }
 
 /// Python: `imap` reads all its input, however few results are taken.
@@ -509,7 +547,8 @@ fn pain_18_input_is_read_as_results_are_taken() {
 #[test]
 #[ignore = "what Python does: ci/neighbours.sh"]
 fn python_has_pain_18() {
-    let said = python(
+    python_has(
+        "more than 1000 for one result",
         r#"
 read = 0
 def items():
@@ -520,11 +559,10 @@ def items():
 pool = fork.Pool(1)
 results = pool.imap(abs, items())
 next(results)
-until(lambda: read > 1000)
+if not comes(lambda: read > 1000): mended(f"{read} for one result")
 over("more than 1000 for one result")
 "#,
     );
-    assert_eq!(said, "more than 1000 for one result");
 }
 
 /// Python: a lambda fails when it is submitted, a function of the main module may not be found, and a main module without a
@@ -566,7 +604,8 @@ impl ZerosOf for u64 {
 #[test]
 #[ignore = "what Python does: ci/neighbours.sh"]
 fn python_has_pain_22() {
-    let said = python(
+    python_has(
+        "a lambda is not found, bootstrapping: True",
         r#"
 executor = ProcessPoolExecutor(1, mp_context=fork)
 lambda_fails = executor.submit(lambda: 1).exception(10) is not None
@@ -574,10 +613,11 @@ with tempfile.NamedTemporaryFile("w", suffix=".py") as main:
     main.write("import multiprocessing as mp\nmp.get_context('spawn').Process(target=abs, args=(-1,)).start()\n")
     main.flush()
     errors = subprocess.run([sys.executable, main.name], capture_output=True, text=True).stderr
-over(f"{lambda_fails} {'bootstrapping' in errors}")
+if not lambda_fails: mended("a lambda is found")
+if not errors: mended("it needs no guard")
+over(f"a lambda is not found, bootstrapping: {'bootstrapping' in errors}")
 "#,
     );
-    assert_eq!(said, "True True");
 }
 
 /// Python: Ctrl-C ends the workers too, each with a trace, and whoever wants what they were at waits for ever.
@@ -639,7 +679,8 @@ fn pain_23_a_program_that_catches_ctrl_c_has_what_was_running() {
 #[test]
 #[ignore = "what Python does: ci/neighbours.sh"]
 fn python_has_pain_23() {
-    let said = python(
+    python_has(
+        "traces, and waits on",
         r#"
 program = """
 import multiprocessing as mp, os, time
@@ -659,14 +700,16 @@ except KeyboardInterrupt: pass
 while any(worker.is_alive() for worker in workers): time.sleep(0.005)
 try: print(tasks.get(0.3), flush=True)
 except mp.TimeoutError: print("waits on", flush=True)
+except Exception as error: print(repr(error), flush=True)
 os.killpg(0, 9)
 """
 child = subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True, start_new_session=True)
 child.stdout.readline()
 os.killpg(child.pid, signal.SIGINT)
 said, errors = child.communicate()
-over(f"{said.strip()}, {errors.count('Traceback') > 1}")
+if said.strip() != "waits on": mended(said)
+if errors.count("Traceback") <= 1: mended("no traces")
+over("traces, and waits on")
 "#,
     );
-    assert_eq!(said, "waits on, True");
 }
