@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crosslane::{Executor, Pool, as_completed};
+use crosslane::{Event, Executor, Pool, as_completed};
 
 use crate::report::{Outcome, Report, expect, rate};
 
@@ -46,15 +46,23 @@ pub(crate) fn close_and_join(_: &mut Report) -> Outcome {
 
 pub(crate) fn as_they_complete(_: &mut Report) -> Outcome {
     let executor = Executor::new(3)?;
-    // All three are up.
-    executor.broadcast(|()| (), &())?;
-    let nap = |tenths: u32| std::thread::sleep(Duration::from_millis(100) * tenths);
-    let tasks = [3, 2, 1].map(|tenths| executor.submit(nap, tenths).map(|task| (tenths, task)));
+    let go = [Event::new()?, Event::new()?, Event::new()?];
+    let nap = |(tenths, go): (u32, Event)| {
+        std::thread::sleep(Duration::from_millis(100) * tenths);
+        // A busy machine wakes some later than others: each ends once the end of the shorter one was seen.
+        go.wait();
+    };
+    let tasks = [3, 2, 1].map(|tenths| {
+        let go = go[tenths as usize - 1].clone();
+        executor.submit(nap, (tenths, go)).map(|task| (tenths, task))
+    });
+    go[0].set();
     let mut order = Vec::new();
     for (tenths, result) in as_completed(tasks.into_iter().collect::<Result<Vec<_>, _>>()?) {
         result?;
         println!("    the task of {tenths} tenths is done");
         order.push(tenths);
+        go.iter().take(order.len() + 1).for_each(Event::set);
     }
     executor.shutdown(true, false)?;
     expect("the order", order, vec![1, 2, 3])
