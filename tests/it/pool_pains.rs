@@ -58,7 +58,8 @@ fn python_has(pain: &str, script: &str) {
 fn is_mended(said: &str, pain: &str) -> bool {
     let how = said.strip_prefix("mended: ");
     if let Some(how) = how {
-        writeln!(std::io::stderr(), "mended: where Python 3.11 says {pain:?}, this one says {how:?}").unwrap();
+        writeln!(std::io::stderr(), "mended: where Python 3.11 says {pain:?}, this one says {how:?}")
+            .expect("a standard error");
     }
     how.is_some()
 }
