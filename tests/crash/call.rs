@@ -16,7 +16,7 @@ use crate::Wanted;
 use crate::cast::{COMPANION, Cast, DRIVER, LeasedHome, PREDECESSOR, ToldCast, VICTIM};
 
 /// Longer than any deadline of the sweep's, so that a hang shows as one.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// How long the driver waits: a survivor that gets no answer says so itself.
 const SURVIVOR: Duration = Duration::from_millis(500);
 const CLIENTS: u32 = 3;

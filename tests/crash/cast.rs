@@ -107,7 +107,7 @@ impl Cast for LeasedCast<'_> {
             deed(&self.join(PREDECESSOR));
             die()
         });
-        assert_eq!(child.wait(Duration::from_secs(5)), Some(End::Signalled(libc::SIGKILL)), "the predecessor's end");
+        assert_eq!(child.wait(Duration::from_secs(20)), Some(End::Signalled(libc::SIGKILL)), "the predecessor's end");
     }
 
     fn bury_victim(self) {

@@ -15,7 +15,7 @@ use crate::Wanted;
 use crate::cast::{COMPANION, Cast, DRIVER, ToldCast, VICTIM};
 
 /// How long a victim or companion waits: longer than any deadline of the sweep's, so that a hang shows as one.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// Tickets that a waker hands out at once.
 const TICKETS: u32 = 2;
 

@@ -17,7 +17,7 @@ use crate::Wanted;
 use crate::cast::{COMPANION, Cast, DRIVER, LeasedHome, PREDECESSOR, ToldCast, VICTIM};
 
 /// Longer than any deadline of the sweep's, so that a hang shows as one.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(40);
 const CELLS: u32 = 3;
 /// Values published before the scene begins: more than there are cells.
 const BEFORE: u64 = 4;

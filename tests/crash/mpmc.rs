@@ -18,9 +18,9 @@ use crate::queue::{Fixed, Hand, Messages, ROOM, Taken, Then, Work};
 use crate::shared::{SharedItems, SharedMessages};
 
 /// How long a victim or companion waits: longer than any deadline of the sweep's, so that a hang shows as one.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// How long the driver waits for companions to go as far as they can without it.
-const ALONE: Duration = Duration::from_secs(2);
+const ALONE: Duration = Duration::from_secs(10);
 /// Bytes of a queue.
 pub(crate) const QUEUE_BYTES: usize = 1024;
 /// The victim's items, the companion's, and the driver's last. The driver's own begin at 0.

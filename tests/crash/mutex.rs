@@ -14,7 +14,7 @@ use crate::account::{Account, DEPOSIT, Forgetful, FreesFirst, Lock, Ownerless, P
 use crate::cast::{COMPANION, Cast, DRIVER, LeasedHome, PREDECESSOR, ToldCast, VICTIM};
 
 /// How long anybody waits for the lock: longer than any deadline of the sweep's, so that a hang shows as one.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// How long the driver waits: a survivor that gets no lock says so itself.
 const SURVIVOR: Duration = Duration::from_millis(500);
 

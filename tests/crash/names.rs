@@ -26,7 +26,7 @@ const LEN_BYTES: u64 = 64;
 /// Instructions between two points that are not at a system call.
 const STRIDE: u64 = 149;
 /// How long a child of the driver's may take.
-const CHILD: Duration = Duration::from_secs(5);
+const CHILD: Duration = Duration::from_secs(20);
 /// How long an open or create waits for somebody who is in the way: the paused one is there until the interlude ends.
 const IN_THE_WAY: Duration = Duration::from_millis(4);
 

@@ -13,7 +13,7 @@ use crosslane_tests::sweep::{Cut, Plan, Scene, sweep};
 use crate::Wanted;
 
 /// How long a child of the driver's may take.
-const CHILD: Duration = Duration::from_secs(5);
+const CHILD: Duration = Duration::from_secs(20);
 /// Instructions between two points that are not at a system call.
 const STRIDE: u64 = 151;
 

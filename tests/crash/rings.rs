@@ -17,7 +17,7 @@ use crate::channel::{
 };
 
 /// How long a victim or companion waits: longer than any deadline of the sweep's, so that a hang shows as one.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// How long the driver waits: a survivor that gets no answer says so itself.
 const SURVIVOR: Duration = Duration::from_millis(500);
 /// The number of the first item of the driver's last lap, by which it sees that the ring is whole again.

@@ -28,7 +28,7 @@ use crate::cast::LeasedHome;
 
 /// The longest that a sound wait takes: to spawn a victim, for its end, of its survivors. A seeded bug's survivor waits in
 /// vain for less.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a victim's argument is to be struck with.
 #[derive(Debug, Serialize)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crosslane::{
     Barrier, BoundedSemaphore, Condvar, Connection, Error, Event, JoinableQueue, Lock, Mutex, Portable, Process, Queue,
-    RLock, RwLock, Semaphore, pipe, spawn, wait,
+    RLock, RwLock, Semaphore, Value, pipe, spawn, wait,
 };
 
 use crate::{LIMIT, Watchdog, until};
@@ -20,16 +20,13 @@ fn kill_asleep<A: Portable>(f: fn(A), args: A) {
 
 /// Waits until the child's main thread sleeps in a futex or a poll, not having been there on its way only.
 fn await_sleep<R>(child: &Process<R>) {
-    await_sleep_at(&format!("/proc/{}/task/{0}/syscall", child.id()));
-}
-
-fn await_sleep_at(path: &str) {
+    let path = format!("/proc/{}/task/{0}/syscall", child.id());
     let is_asleep = || {
-        let number = std::fs::read_to_string(path).unwrap_or_default();
+        let number = std::fs::read_to_string(&path).unwrap_or_default();
         let number = number.split(' ').next().and_then(|number| number.parse::<i64>().ok());
         number.is_some_and(|n| [libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_poll, libc::SYS_ppoll].contains(&n))
     };
-    until("it sleeps", || {
+    until("the child sleeps", || {
         let first = is_asleep();
         thread::sleep(Duration::from_millis(3));
         first && is_asleep()
@@ -211,9 +208,9 @@ fn the_peer_of_one_that_was_killed_waiting_is_told_while_it_waits_itself() {
     waiting.join().unwrap();
 }
 
-/// Kills itself in the system call that would wake or ring a peer: after a message was published, and before anybody is
-/// told of it.
-fn send_and_die(mut b: Connection<u64, ()>) {
+/// Sends until it kills itself in the system call that would wake or ring a peer: after a message was published, and before
+/// anybody is told of it. Notes each message before it is sent.
+fn send_and_die((mut b, sent): (Connection<u64, ()>, Value<u64>)) {
     // load the call's number; is it `sendto`, or a `futex` that wakes; kill the process.
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
     let number = |call: libc::c_long| u32::try_from(call).unwrap();
@@ -234,41 +231,35 @@ fn send_and_die(mut b: Connection<u64, ()>) {
     // SAFETY: the program outlives the call. Only this thread is filtered, which is the one that sends.
     let filtered = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     assert_eq!((no_new, filtered), (0, 0));
-    let _ = b.send(&7);
-    unreachable!("nobody slept");
+    for n in 0.. {
+        sent.set(n);
+        b.send(&n).unwrap();
+        // The receiver is awake now and then also while it waits, and finds a message by itself.
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]
 fn a_message_whose_sender_was_killed_before_it_could_wake_anybody_is_found() {
     let _watchdog = Watchdog::new();
     for is_waiting in [true, false] {
-        let (a, b) = pipe::<(), u64>().unwrap();
-        let (gate, there) = pipe::<(), ()>().unwrap();
-        let child = spawn(
-            |(b, mut gate): (Connection<u64, ()>, Connection<(), ()>)| {
-                let _ = gate.recv();
-                send_and_die(b);
-            },
-            (b, there),
-        );
-        let (tell, told) = std::sync::mpsc::channel();
-        let receiving = thread::spawn(move || {
-            let mut a = a;
-            tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+        let (mut a, b) = pipe::<(), u64>().unwrap();
+        let sent = Value::new(0_u64).unwrap();
+        let child = spawn(send_and_die, (b, sent.clone())).unwrap();
+        let mut got = 0;
+        let end = loop {
             if is_waiting {
                 assert_eq!(wait(&[&a], None).unwrap(), [0]);
             }
-            assert_eq!(a.recv().unwrap(), 7);
-            if is_waiting {
-                assert_eq!(wait(&[&a], None).unwrap(), [0]);
+            match a.recv() {
+                Ok(n) => assert_eq!(n, got),
+                Err(end) => break end,
             }
-            assert!(matches!(a.recv(), Err(Error::PeerDied)));
-        });
-        // The receiver is to be asleep: it then has announced itself.
-        await_sleep_at(&format!("/proc/self/task/{}/syscall", told.recv().unwrap()));
-        drop(gate);
-        receiving.join().unwrap();
-        assert!(matches!(child.unwrap().join(), Err(Error::Died { .. })));
+            got += 1;
+        };
+        assert!(matches!(end, Error::PeerDied), "{end:?}");
+        assert!(matches!(child.join(), Err(Error::Died { .. })));
+        assert_eq!(got, sent.get() + 1, "the last one too");
     }
 }
 

@@ -134,7 +134,7 @@ pub fn pairs<D: Drama>(plan: PairPlan, effort: Effort, memory: &Mapping, drama: 
         _ => 0..drama.starts(),
     };
     for state in states {
-        watchdog::watch(plan.name, 60);
+        watchdog::watch(plan.name, 120);
         memory.clear();
         drama.set_up(state);
         if let Err(why) = filmed(&mut of_a, || drama.first()) {

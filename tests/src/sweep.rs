@@ -143,10 +143,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Every instruction of `name`, the victim alone, killed; at most five seconds for anybody to finish.
+    /// Every instruction of `name`, the victim alone, killed; at most so long for anybody to finish as a
+    /// machine that does much else needs for all the traps of a step by step run.
     #[must_use]
     pub fn new(name: &'static str, floor: u64) -> Self {
-        let deadline = Duration::from_secs(5);
+        let deadline = Duration::from_secs(20);
         let (role, fate, cut) = (Role::Alone, Fate::Kill, Cut::Every);
         Self { name, role, fate, cut, floor, seeded: false, beside: None, deadline }
     }
@@ -330,7 +331,7 @@ impl Run<'_> {
     }
 
     fn point(&mut self, at: At, turn: &mut impl FnMut() -> Turn) -> Ended {
-        watchdog::watch(self.plan.name, 30);
+        watchdog::watch(self.plan.name, 120);
         self.control.arm(at, self.plan.fate, !self.plan.role.is_roused());
         let (ended, verdict) = match turn() {
             Ok(ended) => (ended, Ok(())),
