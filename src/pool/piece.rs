@@ -129,9 +129,57 @@ impl Piece {
 /// Hands replies to their sinks. No lock may be held.
 pub(super) fn deliver(deliveries: Deliveries) {
     for (piece, reply) in deliveries {
-        let Piece { sink, index, in_transit, .. } = *piece;
+        let Piece { sink, index, in_transit, parcel, rooms, job, .. } = *piece;
+        // Whoever is told finds their descriptors closed here.
+        drop((parcel, rooms, job));
         // What was claimed over there stays there.
         in_transit.lost();
         sink.done(index, reply);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixStream;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Looks whether the other sides of its sockets are closed.
+    #[derive(Debug)]
+    struct Looks {
+        sockets: [UnixStream; 2],
+        seen: Mutex<Vec<Result<usize, ErrorKind>>>,
+    }
+
+    impl Sink for Looks {
+        fn done(&self, _: usize, _: Reply) {
+            let look = |mut socket: &UnixStream| socket.read(&mut [0]).map_err(|error| error.kind());
+            *self.seen.lock().unwrap() = self.sockets.iter().map(look).collect();
+        }
+
+        fn is_cancelled(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn whoever_is_told_finds_no_descriptor_of_the_piece_open() {
+        let [(ours, items), (ours_too, context)] = [(); 2].map(|()| UnixStream::pair().unwrap());
+        let sockets = [ours, ours_too];
+        // Copies may be on their way through a `fork` of another test.
+        sockets.iter().for_each(|socket| socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap());
+        let (definition, fds) = (Vec::new(), vec![context.into()]);
+        let job = Arc::new(Job { number: 1, definition, fds, tries_all: false, retries: 0, timeout: None });
+        let sink = Arc::new(Looks { sockets, seen: Mutex::default() });
+        let mut parcel = Parcel::default();
+        parcel.fds.push(items.into());
+        let piece = Piece::new(&job, Arc::clone(&sink) as _, 0, 1, (parcel, Vec::new()));
+        drop(job);
+        let mut deliveries = Vec::new();
+        piece.end(Reply::Lost(Cause::Cancelled), &mut deliveries);
+        deliver(deliveries);
+        assert_eq!(*sink.seen.lock().unwrap(), [Ok(0), Ok(0)]);
     }
 }
