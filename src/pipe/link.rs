@@ -203,7 +203,8 @@ impl Link {
     /// Takes what has been received, so that the socket is readable again when more comes.
     pub(crate) fn drain(&self) -> Result<Drained> {
         let mut inbox = self.inbox();
-        if inbox.asleep > 0 {
+        // Nothing is taken out of it then, so nobody who sleeps misses it.
+        if inbox.asleep > 0 && !inbox.has_ended && !inbox.is_leaving {
             return Ok(Drained::Not);
         }
         if let Some(socket) = self.socket() {
@@ -302,5 +303,28 @@ impl Bell for Ringer {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("socket", &self.socket()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_has_ended_says_so_to_who_comes_while_another_thread_sleeps() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let link = Link::new(ours.into(), VecDeque::new());
+        link.fall_asleep();
+        // Not a drop: a copy may be on its way through a `fork` of another test.
+        theirs.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(link.drain().unwrap(), Drained::Not, "who sleeps is still being woken");
+        link.wake_up(|| ());
+        assert_eq!(link.drain().unwrap(), Drained::ForGood);
+        // That one sleeps on, for what else it waits for, or until the death is proven.
+        link.fall_asleep();
+        assert_eq!(link.drain().unwrap(), Drained::ForGood);
     }
 }
