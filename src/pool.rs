@@ -456,17 +456,19 @@ impl<S: 'static> Pool<S> {
 
     /// A job whose function is given `context` with each item: what a closure would capture. It is sent once to each worker.
     ///
-    /// It is encoded here and now, and decoded in a worker when that comes to the first item. If that fails, as where a handle in it
+    /// It is encoded when it is given a function, and decoded in a worker when that comes to the first item. If that fails, as where a handle in it
     /// needs more memory or descriptors than the worker may have, it fails for this item, and is tried again with the next one.
-    /// A worker keeps it until the job has ended. Each `with` is a job: many single calls that need the same large value have it
-    /// sooner from a worker's state ([`PoolBuilder::initializer`]).
+    /// A worker keeps it until the job has ended. Single calls ([`submit`](JobWith::submit), [`apply`](JobWith::apply)) of one
+    /// function are one job, for as long as this lives or one of them has no outcome.
     ///
     /// # Examples
     /// ```
     /// let (pool, factor) = (crosslane::Pool::new(2)?, 3);
     /// assert_eq!(pool.with(factor).map(|factor, n: u64| factor * n, 0..3)?, [0, 3, 6]);
     /// assert_eq!(pool.with(factor).starmap(|factor, a: u64, b: u64| factor * (a + b), [(1, 2)])?, [9]);
-    /// assert_eq!(pool.with(factor).submit(|factor, n: u64| factor * n, 5)?.result()?, 15);
+    /// let job = pool.with(factor);
+    /// let tasks = (0..9).map(|n| job.submit(|factor, n: u64| factor * n, n)).collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(tasks.into_iter().last().unwrap().result()?, 24);
     /// # Ok::<(), crosslane::Error>(())
     /// ```
     /// A capture is a compile error:
@@ -476,7 +478,7 @@ impl<S: 'static> Pool<S> {
     /// # Ok::<(), crosslane::Error>(())
     /// ```
     pub fn with<C: Portable>(&self, context: C) -> JobWith<'_, C, S> {
-        JobWith::new(self, &context)
+        JobWith::new(self, context)
     }
 
     /// A job whose function is given the worker's state with each item: what its [initializer](PoolBuilder::initializer) made.

@@ -264,6 +264,11 @@ impl Call {
         (address::<OfItem<A, R>>(), function as usize)
     }
 
+    /// As `item_key`, of functions of a context and an item.
+    pub(super) fn context_key<C: Portable, A: Portable, R: Portable>(function: fn(&C, A) -> R) -> Key {
+        (address::<OfContext<C, A, R>>(), function as usize)
+    }
+
     /// As `item_key`, of functions of the worker's state and an item.
     pub(super) fn state_key<S: 'static, A: Portable, R: Portable>(function: fn(&mut S, A) -> R) -> Key {
         (address::<OfState<S, A, R>>(), function as usize)

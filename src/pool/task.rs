@@ -127,25 +127,51 @@ impl Sink for Slot {
     }
 }
 
-/// Where the reply of the only piece of a job arrives.
+/// A job for single calls. The workers forget it when its last user has left.
 #[derive(Debug)]
-pub(super) struct LastOf {
+pub(super) struct Calls {
     crew: Weak<Crew>,
-    job: Arc<Job>,
-    slot: Arc<Slot>,
+    pub(super) job: Arc<Job>,
+    /// Its calls that have no outcome yet, and who may make more.
+    users: Mutex<usize>,
 }
 
-impl LastOf {
-    pub(super) fn new(crew: &Arc<Crew>, job: &Arc<Job>, slot: &Arc<Slot>) -> Arc<Self> {
-        Arc::new(Self { crew: Arc::downgrade(crew), job: Arc::clone(job), slot: Arc::clone(slot) })
+impl Calls {
+    /// With one user, who may make more.
+    pub(super) fn new(crew: &Arc<Crew>, job: Job) -> Arc<Self> {
+        Arc::new(Self { crew: Arc::downgrade(crew), job: Arc::new(job), users: Mutex::new(1) })
+    }
+
+    /// One user leaves. May take the pool's mutex.
+    pub(super) fn leave(&self) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        *users -= 1;
+        let is_last = *users == 0;
+        drop(users);
+        if is_last && let Some(crew) = self.crew.upgrade() {
+            crew.forget(&self.job);
+        }
     }
 }
 
-impl Sink for LastOf {
+/// Where the reply of one of these calls arrives.
+#[derive(Debug)]
+pub(super) struct OneOf {
+    calls: Arc<Calls>,
+    slot: Arc<Slot>,
+}
+
+impl OneOf {
+    /// It is a user until the reply arrives.
+    pub(super) fn new(calls: &Arc<Calls>, slot: &Arc<Slot>) -> Arc<Self> {
+        *calls.users.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Arc::new(Self { calls: Arc::clone(calls), slot: Arc::clone(slot) })
+    }
+}
+
+impl Sink for OneOf {
     fn done(&self, index: usize, reply: Reply) {
-        if let Some(crew) = self.crew.upgrade() {
-            crew.forget(&self.job);
-        }
+        self.calls.leave();
         self.slot.done(index, reply);
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crosslane::{Error, Event, Executor, Pool, Queue, Value, WaitFor, as_completed, cpu_count, spawn, wait_tasks};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::support::{LIMIT, forever, is_running, until};
 use crate::{one_more, result_of};
@@ -347,6 +347,103 @@ fn a_worker_keeps_the_context_of_a_call_no_longer_than_the_call() {
     drop(call());
     assert_eq!(dropped.get_timeout(LIMIT).unwrap(), std::process::id());
     assert_eq!(vec![dropped.get_timeout(LIMIT).unwrap()], pool.worker_pids());
+}
+
+/// Counts how often it arrived, and how often that was dropped.
+struct Counted {
+    arrived: Value<u64>,
+    dropped: Value<u64>,
+    has_travelled: bool,
+}
+
+impl Counted {
+    fn new() -> Self {
+        Self { arrived: Value::new(0).unwrap(), dropped: Value::new(0).unwrap(), has_travelled: false }
+    }
+}
+
+impl Serialize for Counted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.arrived, &self.dropped).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Counted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (arrived, dropped) = <(Value<u64>, Value<u64>)>::deserialize(deserializer)?;
+        arrived.fetch_add(1);
+        Ok(Self { arrived, dropped, has_travelled: true })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.has_travelled {
+            self.dropped.fetch_add(1);
+        }
+    }
+}
+
+#[test]
+fn a_context_is_sent_to_each_worker_once() {
+    let pool = Pool::new(2).unwrap();
+    let context = Counted::new();
+    let (arrived, dropped) = (context.arrived.clone(), context.dropped.clone());
+    let (job, next) = (pool.with(context), |_: &Counted, n: u64| n + 1);
+    let tasks: Vec<_> = (0..200).map(|n| job.submit(next, n).unwrap()).collect();
+    assert!((1..).zip(tasks).all(|(n, task)| result_of(task).unwrap() == n));
+    assert_eq!(job.apply(next, 1).unwrap(), 2);
+    assert!(arrived.get() <= 2, "{} workers", arrived.get());
+    // Each function has its own. What cannot be sent is not waited for.
+    let other = |_: &Counted, sendable: Sendable| sendable.0;
+    assert!(job.apply(other, Sendable(true)).unwrap());
+    assert!(matches!(job.submit(other, Sendable(false)), Err(Error::Encode { .. })));
+    drop(job);
+    until("it is forgotten", || dropped.get() == arrived.get());
+    let context = Counted::new();
+    let arrived = context.arrived.clone();
+    assert_eq!(pool.with(context).chunk_size(1).map(|_, n: u64| n, 0..200).unwrap().len(), 200);
+    assert!((1..=2).contains(&arrived.get()));
+}
+
+/// Cannot be encoded if it is false.
+#[derive(Deserialize)]
+struct Sendable(bool);
+
+impl Serialize for Sendable {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 { self.0.serialize(serializer) } else { Err(serde::ser::Error::custom("false")) }
+    }
+}
+
+#[test]
+fn calls_outlive_their_job_and_then_it_is_forgotten() {
+    let (pool, go_on, first) = busy();
+    let context = Counted::new();
+    let (arrived, dropped) = (context.arrived.clone(), context.dropped.clone());
+    let job = pool.with(context);
+    // More than are sent at a time.
+    let tasks: Vec<_> = (0..100).map(|n| job.submit(|_, n: u64| n + 1, n).unwrap()).collect();
+    drop(job);
+    go_on.set();
+    result_of(first).unwrap();
+    assert!((1..).zip(tasks).all(|(n, task)| result_of(task).unwrap() == n));
+    until("it is forgotten", || arrived.get() == 1 && dropped.get() == 1);
+}
+
+#[test]
+fn calls_of_one_job_may_be_made_otherwise_after_the_first() {
+    let pool = Pool::new(1).unwrap();
+    let nap = |_: &u32, millis: u64| std::thread::sleep(Duration::from_millis(millis));
+    let job = pool.with(0_u32);
+    job.apply(nap, 0).unwrap();
+    let job = job.timeout(Duration::from_millis(20));
+    assert!(matches!(job.apply(nap, 600_000), Err(Error::TimedOut)));
+    job.apply(nap, 0).unwrap();
+    let job = pool.with(crosslane::OwnedArray::<u8>::zeroed(1).unwrap());
+    for _ in 0..2 {
+        assert!(matches!(job.apply(|_, n: u64| n, 0), Err(Error::HandleForSeveral { .. })));
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! knows the types of a closure's parameters, which it does not by a bound on a type of functions.
 
 use std::any::type_name;
+use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -17,16 +18,16 @@ use std::time::Duration;
 
 use super::{Imap, ImapUnordered, Stream};
 use crate::error::Result;
-use crate::pool::call::Call;
+use crate::pool::call::{Call, Key};
 use crate::pool::crew::Crew;
-use crate::pool::task::{Given, LastOf, Slot, Task};
+use crate::pool::task::{Calls, Given, OneOf, Slot, Task};
 use crate::pool::{Pool, piece_of_one};
 use crate::wire::{self, Parcel, Portable};
 
 /// How a job is to be.
 pub(super) struct Plan<'p> {
     pub(super) crew: &'p Arc<Crew>,
-    /// What its function is given with each item, encoded.
+    /// What the function of a map is given with each item, encoded.
     pub(super) context: Result<Option<Parcel>>,
     pub(super) context_type: &'static str,
     pub(super) chunk_size: Option<usize>,
@@ -34,6 +35,17 @@ pub(super) struct Plan<'p> {
     pub(super) timeout: Option<Duration>,
     pub(super) retries: u32,
     pub(super) progress: Option<Box<dyn FnMut(usize) + 'p>>,
+    known: Known,
+}
+
+/// The jobs of the functions that were called so, singly.
+#[derive(Default)]
+struct Known(RefCell<Vec<(Key, Arc<Calls>)>>);
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.0.get_mut().drain(..).for_each(|(_, calls)| calls.leave());
+    }
 }
 
 /// Calls of functions of an item, before they run: see [`Pool::job`].
@@ -48,6 +60,7 @@ pub struct Job<'p, S = ()> {
 #[derive(Debug)]
 #[must_use = "a job does nothing until it is given a function and items"]
 pub struct JobWith<'p, C, S = ()> {
+    context: C,
     plan: Plan<'p>,
     functions: PhantomData<fn(&C, &mut S)>,
 }
@@ -87,12 +100,14 @@ macro_rules! plans {
         /// worker was given goes to others.
         pub fn timeout(mut self, timeout: Duration) -> Self {
             self.plan.timeout = Some(timeout);
+            self.plan.known = Known::default();
             self
         }
 
         /// How often a piece is tried again whose worker died; else as the pool was made.
         pub fn retries(mut self, retries: u32) -> Self {
             self.plan.retries = retries;
+            self.plan.known = Known::default();
             self
         }
 
@@ -113,12 +128,12 @@ macro_rules! plans {
 
 /// The ways to run functions of what a job gives them and an item, which are made into calls so.
 macro_rules! ways {
-    ([$($given:ty)?], $call:ident, $call_of_two:ident, $docs:literal) => {
+    ([$($given:ty)?], $call:ident, $call_of_two:ident, $key:ident, $docs:literal) => {
         #[doc = concat!("As [`Pool::apply`]", $docs, " Of the job's plan, its timeout and its retries matter.")]
         ///
         /// # Errors
         /// As `Pool::apply`, and [`Error::TimedOut`](crate::Error::TimedOut).
-        pub fn apply<A: Portable, R: Portable>(self, function: fn($($given,)? A) -> R, argument: A) -> Result<R> {
+        pub fn apply<A: Portable, R: Portable>(&self, function: fn($($given,)? A) -> R, argument: A) -> Result<R> {
             let _attending = self.plan.crew.attend();
             self.submit(function, argument)?.result()
         }
@@ -128,11 +143,11 @@ macro_rules! ways {
         /// # Errors
         /// As `Pool::submit`.
         pub fn submit<A: Portable, R: Portable>(
-            self,
+            &self,
             function: fn($($given,)? A) -> R,
             argument: A,
         ) -> Result<Task<R>> {
-            self.plan.submit(Call::$call(function), &argument)
+            self.plan.submit(Call::$key(function), || Call::$call(function), || self.pack(), &argument)
         }
 
         #[doc = concat!("As [`Pool::map`]", $docs)]
@@ -144,7 +159,7 @@ macro_rules! ways {
             function: fn($($given,)? A) -> R,
             items: impl IntoIterator<Item = A>,
         ) -> Result<Vec<R>> {
-            Stream::whole(self.plan, Call::$call(function), items.into_iter(), false)?.collect_all()
+            Stream::whole(self.packed(), Call::$call(function), items.into_iter(), false)?.collect_all()
         }
 
         /// As [`map`](Self::map), with a result or an error for each item, in the items' order; also for one that cannot be
@@ -159,7 +174,7 @@ macro_rules! ways {
             function: fn($($given,)? A) -> R,
             items: impl IntoIterator<Item = A>,
         ) -> Result<Vec<Result<R>>> {
-            Stream::whole(self.plan, Call::$call(function), items.into_iter(), true)?.collect_each()
+            Stream::whole(self.packed(), Call::$call(function), items.into_iter(), true)?.collect_each()
         }
 
         /// As [`map`](Self::map), for functions of one argument more: an item is a pair.
@@ -171,7 +186,7 @@ macro_rules! ways {
             function: fn($($given,)? A, B) -> R,
             items: impl IntoIterator<Item = (A, B)>,
         ) -> Result<Vec<R>> {
-            Stream::whole(self.plan, Call::$call_of_two(function), items.into_iter(), false)?.collect_all()
+            Stream::whole(self.packed(), Call::$call_of_two(function), items.into_iter(), false)?.collect_all()
         }
 
         /// As [`map_all`](Self::map_all), for functions of one argument more: an item is a pair.
@@ -183,7 +198,7 @@ macro_rules! ways {
             function: fn($($given,)? A, B) -> R,
             items: impl IntoIterator<Item = (A, B)>,
         ) -> Result<Vec<Result<R>>> {
-            Stream::whole(self.plan, Call::$call_of_two(function), items.into_iter(), true)?.collect_each()
+            Stream::whole(self.packed(), Call::$call_of_two(function), items.into_iter(), true)?.collect_each()
         }
 
         #[doc = concat!("As [`Pool::imap`]", $docs)]
@@ -192,7 +207,7 @@ macro_rules! ways {
             function: fn($($given,)? A) -> R,
             items: I,
         ) -> Imap<'p, I::IntoIter, R> {
-            Imap::new(Stream::lazy(self.plan, Call::$call(function), items.into_iter()))
+            Imap::new(Stream::lazy(self.packed(), Call::$call(function), items.into_iter()))
         }
 
         #[doc = concat!("As [`Pool::imap_unordered`]", $docs)]
@@ -201,19 +216,28 @@ macro_rules! ways {
             function: fn($($given,)? A) -> R,
             items: I,
         ) -> ImapUnordered<'p, I::IntoIter, R> {
-            ImapUnordered::new(Stream::lazy(self.plan, Call::$call(function), items.into_iter()))
+            ImapUnordered::new(Stream::lazy(self.packed(), Call::$call(function), items.into_iter()))
+        }
+
+        /// The plan of a map.
+        fn packed(self) -> Plan<'p> {
+            Plan { context: self.pack(), ..self.plan }
         }
     };
 }
 
 impl<'p, S: 'static> Job<'p, S> {
     pub(in crate::pool) fn new(pool: &'p Pool<S>) -> Self {
-        Self { plan: Plan::new::<()>(&pool.crew, Ok(None)), functions: PhantomData }
+        Self { plan: Plan::new::<()>(&pool.crew), functions: PhantomData }
     }
 
     plans!();
 
-    ways!([], item, two, ".");
+    ways!([], item, two, item_key, ".");
+
+    fn pack(&self) -> Result<Option<Parcel>> {
+        Ok(None)
+    }
 
     /// As [`Pool::map_state`].
     ///
@@ -229,40 +253,70 @@ impl<'p, S: 'static> Job<'p, S> {
 }
 
 impl<'p, C: Portable, S: 'static> JobWith<'p, C, S> {
-    pub(in crate::pool) fn new(pool: &'p Pool<S>, context: &C) -> Self {
-        let context = wire::pack_for_several(context).map(Some);
-        Self { plan: Plan::new::<C>(&pool.crew, context), functions: PhantomData }
+    pub(in crate::pool) fn new(pool: &'p Pool<S>, context: C) -> Self {
+        Self { context, plan: Plan::new::<C>(&pool.crew), functions: PhantomData }
     }
 
     plans!();
 
-    ways!([&C], context, context_two, ", for functions of the context and an item.");
+    ways!([&C], context, context_two, context_key, ", for functions of the context and an item.");
+
+    fn pack(&self) -> Result<Option<Parcel>> {
+        wire::pack_for_several(&self.context).map(Some)
+    }
 }
 
 impl<'p, S: 'static> JobWithState<'p, S> {
     pub(in crate::pool) fn new(pool: &'p Pool<S>) -> Self {
-        Self { plan: Plan::new::<()>(&pool.crew, Ok(None)), functions: PhantomData }
+        Self { plan: Plan::new::<()>(&pool.crew), functions: PhantomData }
     }
 
     plans!();
 
-    ways!([&mut S], state, state_two, ", for functions of the worker's state and an item.");
+    ways!([&mut S], state, state_two, state_key, ", for functions of the worker's state and an item.");
+
+    fn pack(&self) -> Result<Option<Parcel>> {
+        Ok(None)
+    }
 }
 
 impl<'p> Plan<'p> {
-    fn new<C>(crew: &'p Arc<Crew>, context: Result<Option<Parcel>>) -> Self {
-        let (chunk_size, retries) = (crew.chunk_size(), crew.retries());
-        let context_type = type_name::<C>();
-        Self { crew, context, context_type, chunk_size, window: None, timeout: None, retries, progress: None }
+    fn new<C>(crew: &'p Arc<Crew>) -> Self {
+        let (context, context_type) = (Ok(None), type_name::<C>());
+        let (chunk_size, retries, known) = (crew.chunk_size(), crew.retries(), Known::default());
+        Self { crew, context, context_type, chunk_size, window: None, timeout: None, retries, progress: None, known }
     }
 
     /// Submits one call.
-    fn submit<A: Portable, R: Portable>(self, call: Result<Call>, argument: &A) -> Result<Task<R>> {
-        let job = Arc::new(self.crew.job(call?, self.context?, false, self.retries, self.timeout)?);
-        let slot = Slot::new();
-        let sink = LastOf::new(self.crew, &job, &slot);
-        let given = Given::new::<A>(self.context_type);
-        Task::submit(self.crew, piece_of_one(self.crew.store(), &job, argument, sink)?, slot, given)
+    fn submit<A: Portable, R: Portable>(
+        &self,
+        key: Key,
+        call: impl FnOnce() -> Result<Call>,
+        context: impl FnOnce() -> Result<Option<Parcel>>,
+        argument: &A,
+    ) -> Result<Task<R>> {
+        let calls = self.calls(key, call, context)?;
+        let (slot, given) = (Slot::new(), Given::new::<A>(self.context_type));
+        let sink = OneOf::new(&calls, &slot);
+        let piece = piece_of_one(self.crew.store(), &calls.job, argument, sink);
+        // What was not submitted has no outcome.
+        piece.and_then(|piece| Task::submit(self.crew, piece, slot, given)).inspect_err(|_| calls.leave())
+    }
+
+    /// The job of a function that is called singly, which workers are told once.
+    fn calls(
+        &self,
+        key: Key,
+        call: impl FnOnce() -> Result<Call>,
+        context: impl FnOnce() -> Result<Option<Parcel>>,
+    ) -> Result<Arc<Calls>> {
+        if let Some((_, calls)) = self.known.0.borrow().iter().find(|(known, _)| *known == key) {
+            return Ok(Arc::clone(calls));
+        }
+        let job = self.crew.job(call()?, context()?, false, self.retries, self.timeout)?;
+        let calls = Calls::new(self.crew, job);
+        self.known.0.borrow_mut().push((key, Arc::clone(&calls)));
+        Ok(calls)
     }
 }
 
