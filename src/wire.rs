@@ -397,6 +397,8 @@ pub(crate) fn attach_segment<E: serde::ser::Error>(
     segment: Segment,
     fd: BorrowedFd<'_>,
 ) -> Result<u32, E> {
+    // What is known may be another message's, inside which this one is packed for a queue.
+    may_travel(handle)?;
     let known = beside(|out| out.segments.iter().find(|(known, _)| *known == segment).map(|&(_, at)| at));
     if let Some(index) = known {
         return Ok(index);

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crosslane::{Connection, Descriptor, Error, Queue, Receiver, pipe, pipe_with_capacity, spawn};
+use crosslane::{Connection, Descriptor, Error, Event, Queue, Receiver, pipe, pipe_with_capacity, spawn};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -391,6 +391,37 @@ fn a_message_takes_an_end_once() {
     assert!(matches!(carrier.send(&twice), Err(Error::AlreadySent { handle: "Connection" })));
     a.send(&1).unwrap();
     assert_eq!(twice.0.recv().unwrap(), 1, "it was not sent");
+}
+
+/// A value that sends a handle through a pipe, and puts one into a queue, while it is being written.
+#[derive(serde::Deserialize)]
+struct Sends;
+
+impl serde::Serialize for Sends {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let inner = Event::new().unwrap();
+        let (mut a, mut b) = pipe::<Event, ()>().unwrap();
+        a.send(&inner).unwrap();
+        b.recv().unwrap().set();
+        assert!(inner.is_set());
+        let refused = Queue::bounded(1).unwrap().put(inner).unwrap_err();
+        assert!(matches!(refused.error, Error::HandleInQueue { .. }), "{refused:?}");
+        serializer.serialize_unit_struct("Sends")
+    }
+}
+
+#[test]
+fn a_message_inside_of_which_others_are_packed_has_its_handles_and_they_have_theirs() {
+    let (mut a, mut b) = pipe::<(Event, Sends, Event), ()>().unwrap();
+    // All of the same segment.
+    let events = [(); 2].map(|()| Event::new().unwrap());
+    let [first, last] = events.clone();
+    a.send(&(first, Sends, last)).unwrap();
+    let (first, Sends, last) = b.recv().unwrap();
+    first.set();
+    assert_eq!(events.each_ref().map(Event::is_set), [true, false]);
+    last.set();
+    assert!(events[1].is_set());
 }
 
 #[test]
