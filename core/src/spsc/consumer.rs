@@ -97,7 +97,11 @@ impl<'m, T: Plain, E: Wait + Liveness, K> Consumer<'m, T, E, K> {
         let count = match self.ring.consumer_sees(self.position + wanted as u64 - 1) {
             Seen::Mine => wanted,
             _ => match self.filled_slots(wanted) {
-                0 => return self.nothing(self.ring.consumer_sees(self.position)).map(|_: T| 0),
+                0 => {
+                    // One may have come meanwhile, and is taken then.
+                    items[0] = self.nothing(self.ring.consumer_sees(self.position))?;
+                    return Ok(1);
+                }
                 count => count,
             },
         };
