@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib/tools.sh"
 
 # Mutants in ci/mutants. Raise it when a module brings more.
-least_step_mutants=188
+least_step_mutants=189
 
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT

@@ -125,6 +125,29 @@ fn batches_arrive_whole_and_in_order() {
 }
 
 #[test]
+fn a_batch_that_is_asked_for_while_the_producer_closes_loses_nothing() {
+    check("spsc.last_batch", Some(3), 1_100, || {
+        let world = World::polling();
+        let (mut producer, mut consumer) = (world.producer(0), world.consumer(1));
+        let pushing = thread::spawn(move || producer.try_push(1).unwrap());
+        let (mut got, mut room) = (Vec::new(), [0; 2]);
+        let mut end = Ok(());
+        for _ in 0..2 {
+            match consumer.pop_slice(&mut room) {
+                Ok(n) => got.extend_from_slice(&room[..n]),
+                Err(error) => end = Err(error),
+            }
+        }
+        if end == Err(PopError::Closed) {
+            assert_eq!(got, [1], "closed is behind the last item");
+        }
+        pushing.join().unwrap();
+        drain(&mut consumer, &mut got);
+        assert_eq!(got, [1]);
+    });
+}
+
+#[test]
 fn a_lent_slot_is_not_overwritten_while_the_other_wraps() {
     check("spsc.loans", Some(3), 350, || {
         let world = World::polling();
