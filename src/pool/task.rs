@@ -129,27 +129,43 @@ impl Sink for Slot {
 
 /// A job for single calls. The workers forget it when its last user has left.
 #[derive(Debug)]
-pub(super) struct Calls {
+struct Calls {
     crew: Weak<Crew>,
-    pub(super) job: Arc<Job>,
+    job: Arc<Job>,
     /// Its calls that have no outcome yet, and who may make more.
     users: Mutex<usize>,
 }
 
-impl Calls {
-    /// With one user, who may make more.
-    pub(super) fn new(crew: &Arc<Crew>, job: Job) -> Arc<Self> {
-        Arc::new(Self { crew: Arc::downgrade(crew), job: Arc::new(job), users: Mutex::new(1) })
+/// One that uses a job, for as long as it lives. May take the pool's mutex when it is dropped.
+#[derive(Debug)]
+pub(super) struct User(Arc<Calls>);
+
+impl User {
+    /// The first one of a job, who may make more calls.
+    pub(super) fn first(crew: &Arc<Crew>, job: Job) -> Self {
+        Self(Arc::new(Calls { crew: Arc::downgrade(crew), job: Arc::new(job), users: Mutex::new(1) }))
     }
 
-    /// One user leaves. May take the pool's mutex.
-    pub(super) fn leave(&self) {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn job(&self) -> &Arc<Job> {
+        &self.0.job
+    }
+}
+
+impl Clone for User {
+    fn clone(&self) -> Self {
+        *self.0.users.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let mut users = self.0.users.lock().unwrap_or_else(PoisonError::into_inner);
         *users -= 1;
         let is_last = *users == 0;
         drop(users);
-        if is_last && let Some(crew) = self.crew.upgrade() {
-            crew.forget(&self.job);
+        if is_last && let Some(crew) = self.0.crew.upgrade() {
+            crew.forget(&self.0.job);
         }
     }
 }
@@ -157,21 +173,20 @@ impl Calls {
 /// Where the reply of one of these calls arrives.
 #[derive(Debug)]
 pub(super) struct OneOf {
-    calls: Arc<Calls>,
+    /// Until the reply arrives.
+    user: Mutex<Option<User>>,
     slot: Arc<Slot>,
 }
 
 impl OneOf {
-    /// It is a user until the reply arrives.
-    pub(super) fn new(calls: &Arc<Calls>, slot: &Arc<Slot>) -> Arc<Self> {
-        *calls.users.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Arc::new(Self { calls: Arc::clone(calls), slot: Arc::clone(slot) })
+    pub(super) fn new(user: User, slot: &Arc<Slot>) -> Arc<Self> {
+        Arc::new(Self { user: Mutex::new(Some(user)), slot: Arc::clone(slot) })
     }
 }
 
 impl Sink for OneOf {
     fn done(&self, index: usize, reply: Reply) {
-        self.calls.leave();
+        drop(self.user.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.slot.done(index, reply);
     }
 

@@ -395,9 +395,11 @@ fn a_context_is_sent_to_each_worker_once() {
     assert_eq!(job.apply(next, 1).unwrap(), 2);
     assert!(arrived.get() <= 2, "{} workers", arrived.get());
     // Each function has its own. What cannot be sent is not waited for.
-    let other = |_: &Counted, sendable: Sendable| sendable.0;
-    assert!(job.apply(other, Sendable(true)).unwrap());
-    assert!(matches!(job.submit(other, Sendable(false)), Err(Error::Encode { .. })));
+    let other = |_: &Counted, _: Sendable| ();
+    job.apply(other, Sendable::Yes).unwrap();
+    assert!(matches!(job.submit(other, Sendable::No), Err(Error::Encode { .. })));
+    let panics = std::panic::AssertUnwindSafe(|| job.submit(other, Sendable::Panics));
+    assert!(std::panic::catch_unwind(panics).is_err());
     drop(job);
     until("it is forgotten", || dropped.get() == arrived.get());
     let context = Counted::new();
@@ -406,13 +408,20 @@ fn a_context_is_sent_to_each_worker_once() {
     assert!((1..=2).contains(&arrived.get()));
 }
 
-/// Cannot be encoded if it is false.
-#[derive(Deserialize)]
-struct Sendable(bool);
+#[derive(Clone, Copy, Deserialize)]
+enum Sendable {
+    Yes,
+    No,
+    Panics,
+}
 
 impl Serialize for Sendable {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0 { self.0.serialize(serializer) } else { Err(serde::ser::Error::custom("false")) }
+        match self {
+            Self::Yes => 0_u32.serialize(serializer),
+            Self::No => Err(serde::ser::Error::custom("no")),
+            Self::Panics => panic!("as it is serialised"),
+        }
     }
 }
 
@@ -437,7 +446,8 @@ fn calls_of_one_job_may_be_made_otherwise_after_the_first() {
     let nap = |_: &u32, millis: u64| std::thread::sleep(Duration::from_millis(millis));
     let job = pool.with(0_u32);
     job.apply(nap, 0).unwrap();
-    let job = job.timeout(Duration::from_millis(20));
+    // Long enough for the call that does nothing.
+    let job = job.timeout(Duration::from_secs(1));
     assert!(matches!(job.apply(nap, 600_000), Err(Error::TimedOut)));
     job.apply(nap, 0).unwrap();
     let job = pool.with(crosslane::OwnedArray::<u8>::zeroed(1).unwrap());

@@ -20,7 +20,7 @@ use super::{Imap, ImapUnordered, Stream};
 use crate::error::Result;
 use crate::pool::call::{Call, Key};
 use crate::pool::crew::Crew;
-use crate::pool::task::{Calls, Given, OneOf, Slot, Task};
+use crate::pool::task::{Given, OneOf, Slot, Task, User};
 use crate::pool::{Pool, piece_of_one};
 use crate::wire::{self, Parcel, Portable};
 
@@ -40,13 +40,7 @@ pub(super) struct Plan<'p> {
 
 /// The jobs of the functions that were called so, singly.
 #[derive(Default)]
-struct Known(RefCell<Vec<(Key, Arc<Calls>)>>);
-
-impl Drop for Known {
-    fn drop(&mut self) {
-        self.0.get_mut().drain(..).for_each(|(_, calls)| calls.leave());
-    }
-}
+struct Known(RefCell<Vec<(Key, User)>>);
 
 /// Calls of functions of an item, before they run: see [`Pool::job`].
 #[derive(Debug)]
@@ -295,28 +289,26 @@ impl<'p> Plan<'p> {
         context: impl FnOnce() -> Result<Option<Parcel>>,
         argument: &A,
     ) -> Result<Task<R>> {
-        let calls = self.calls(key, call, context)?;
-        let (slot, given) = (Slot::new(), Given::new::<A>(self.context_type));
-        let sink = OneOf::new(&calls, &slot);
-        let piece = piece_of_one(self.crew.store(), &calls.job, argument, sink);
-        // What was not submitted has no outcome.
-        piece.and_then(|piece| Task::submit(self.crew, piece, slot, given)).inspect_err(|_| calls.leave())
+        let user = self.user(key, call, context)?;
+        let (slot, given, job) = (Slot::new(), Given::new::<A>(self.context_type), Arc::clone(user.job()));
+        let piece = piece_of_one(self.crew.store(), &job, argument, OneOf::new(user, &slot))?;
+        Task::submit(self.crew, piece, slot, given)
     }
 
-    /// The job of a function that is called singly, which workers are told once.
-    fn calls(
+    /// A user of the job of a function that is called singly, which workers are told once.
+    fn user(
         &self,
         key: Key,
         call: impl FnOnce() -> Result<Call>,
         context: impl FnOnce() -> Result<Option<Parcel>>,
-    ) -> Result<Arc<Calls>> {
-        if let Some((_, calls)) = self.known.0.borrow().iter().find(|(known, _)| *known == key) {
-            return Ok(Arc::clone(calls));
+    ) -> Result<User> {
+        if let Some((_, user)) = self.known.0.borrow().iter().find(|(known, _)| *known == key) {
+            return Ok(user.clone());
         }
         let job = self.crew.job(call()?, context()?, false, self.retries, self.timeout)?;
-        let calls = Calls::new(self.crew, job);
-        self.known.0.borrow_mut().push((key, Arc::clone(&calls)));
-        Ok(calls)
+        let user = User::first(self.crew, job);
+        self.known.0.borrow_mut().push((key, user.clone()));
+        Ok(user)
     }
 }
 
