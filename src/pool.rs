@@ -401,6 +401,8 @@ impl<S: 'static> Pool<S> {
     /// - An iterator that does not know how many there will be (its `size_hint` says so: a channel's receiver, lines of a file,
     ///   `from_fn`, a filter) is asked only while there is nothing to give: a result that is there, of the next item in order,
     ///   is given first. One that comes while an item is waited for is given when that has come.
+    ///   So workers may have nothing to do while the caller is long about a result; a longer [`window`](Job::window) helps, or a
+    ///   vector of the items.
     /// - One that knows it (a range, a vector) is taken to have them at hand. The window is filled before a result is given, so
     ///   that workers have enough to do whatever the caller does between two results.
     /// - With [`window(1)`](Job::window) nothing is asked for before the result of the item before has been given, whatever the
@@ -456,8 +458,9 @@ impl<S: 'static> Pool<S> {
 
     /// A job whose function is given `context` with each item: what a closure would capture. It is sent once to each worker.
     ///
-    /// It is encoded when it is given a function, and decoded in a worker when that comes to the first item. If that fails, as where a handle in it
-    /// needs more memory or descriptors than the worker may have, it fails for this item, and is tried again with the next one.
+    /// It is encoded when it is given a function, and decoded in a worker when that comes to the first item. If that fails, as
+    /// where a handle in it needs more memory or descriptors than the worker may have, it fails for this item, and is tried
+    /// again with the next one.
     /// A worker keeps it until the job has ended. Single calls ([`submit`](JobWith::submit), [`apply`](JobWith::apply)) of one
     /// function are one job, for as long as this lives or one of them has no outcome.
     ///

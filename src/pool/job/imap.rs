@@ -71,16 +71,17 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
 
 /// The results of [`Pool::imap`](crate::Pool::imap), in the items' order. Dropping it takes back what has not begun.
 ///
-/// `next` blocks until the next item has an outcome, and in the iterator over the items: see [`Pool::imap`](crate::Pool::imap). An item whose worker died is an error in its place, and so is one that
-/// cannot be encoded; an error that ends the job, as that the pool is closed, is the last result.
+/// `next` blocks until the next item has an outcome, and in the iterator over the items: see
+/// [`Pool::imap`](crate::Pool::imap). An item whose worker died is an error in its place, and so is one that cannot be
+/// encoded; an error that ends the job, as that the pool is closed, is the last result.
 #[must_use = "items are read as results are taken"]
 pub struct Imap<'p, I, R>(Results<'p, I, R>);
 
 /// The results of [`Pool::imap_unordered`](crate::Pool::imap_unordered), as they come. Dropping it takes back what has not
 /// begun.
 ///
-/// `next` blocks until any item has an outcome, and in the iterator over the items, as that of an [`Imap`]. Errors are results among others, as for an [`Imap`]; which item one
-/// belongs to is not said: let the function return it, or take `imap`.
+/// `next` blocks until any item has an outcome, and in the iterator over the items, as that of an [`Imap`]. Errors are results
+/// among others, as for that; which item one belongs to is not said: let the function return it, or take `imap`.
 #[must_use = "items are read as results are taken"]
 pub struct ImapUnordered<'p, I, R>(Results<'p, I, R>);
 
