@@ -1,6 +1,6 @@
 //! One item there and one back, each side asleep when its turn comes.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crosslane_core::end::ClaimError;
@@ -14,10 +14,11 @@ use super::scaled;
 use crate::row::{Row, Unit};
 use crate::scratch::unique;
 use crate::shared::{Memory, Shared};
-use crate::sides::{Cpus, Kind, race, race_on};
+use crate::sides::{Cpus, Kind, now_nanos, race, race_on};
 
 const SLOTS: u32 = 1024;
 pub(super) const BARE: &str = "bare futex ping-pong";
+pub(super) const BARE_ASLEEP: &str = "bare futex ping-pong, of trips that both slept in";
 const FENCED: &str = "crosslane spsc, fenced";
 const ASYMMETRIC: &str = "crosslane spsc, asymmetric";
 
@@ -48,12 +49,16 @@ impl Line {
         unsafe { libc::syscall(libc::SYS_futex, &raw const self.0, libc::FUTEX_WAKE, 1) };
     }
 
-    fn await_change(&self, from: u32) {
+    /// Returns whether it slept.
+    fn await_change(&self, from: u32) -> bool {
+        let mut has_slept = false;
         while self.0.load(Ordering::Acquire) == from {
             let forever = std::ptr::null::<libc::timespec>();
             // SAFETY: a live word, and no time.
-            unsafe { libc::syscall(libc::SYS_futex, &raw const self.0, libc::FUTEX_WAIT, from, forever) };
+            has_slept |=
+                0 == unsafe { libc::syscall(libc::SYS_futex, &raw const self.0, libc::FUTEX_WAIT, from, forever) };
         }
+        has_slept
     }
 }
 
@@ -88,6 +93,61 @@ pub(super) fn bare_on(cpus: Cpus, trips: u64) -> f64 {
             }
         },
     )
+}
+
+#[derive(Default)]
+struct Timed {
+    lines: Lines,
+    /// Whether the second side slept before this trip.
+    other_slept: AtomicBool,
+    nanos: AtomicU64,
+}
+
+/// As [`bare`], but only of the trips in which both sides slept: an answer that comes before the asking side sleeps finds it
+/// awake, and the next question finds the answering side so. Half of the trips may be of that kind, and take a twentieth of
+/// the time.
+pub(super) fn bare_asleep(trips: u64) -> f64 {
+    /// Instead of a trip's number.
+    const OVER: u32 = u32::MAX;
+    let most = u32::try_from(100 * trips).expect("few");
+    let timed = Shared::<Timed>::new();
+    let Lines { there, back } = &timed.lines;
+    race_on(
+        Cpus::Two,
+        Kind::Processes,
+        |start| {
+            start.go();
+            let (mut counted, mut nanos, mut begun) = (0, 0, now_nanos());
+            for i in 0..most {
+                there.set(i + 1);
+                let both_slept = back.await_change(i) && timed.other_slept.load(Ordering::Relaxed);
+                let end = now_nanos();
+                if both_slept {
+                    counted += 1;
+                    nanos += end - begun;
+                }
+                if counted == trips {
+                    break;
+                }
+                begun = end;
+            }
+            there.set(OVER);
+            assert_eq!(counted, trips, "in {most} trips");
+            timed.nanos.store(nanos, Ordering::Relaxed);
+        },
+        |start| {
+            start.go();
+            for i in 0.. {
+                let has_slept = there.await_change(i);
+                if there.0.load(Ordering::Relaxed) == OVER {
+                    return;
+                }
+                timed.other_slept.store(has_slept, Ordering::Relaxed);
+                back.set(i + 1);
+            }
+        },
+    );
+    timed.nanos.load(Ordering::Relaxed) as f64 / 1e9
 }
 
 fn crosslane(mode: WakeMode, trips: u64) -> f64 {

@@ -35,9 +35,9 @@ pub fn rows(scale: f64) -> Vec<Row> {
     let (large, numbers) = (scaled(64, scale), scaled(NUMBERS as u64, scale));
     vec![
         Row::new("pool of 1, one call and its answer, asleep each time", Unit::Nanos, blocked)
-            .contestant(blocking::BARE, move || blocking::bare(blocked))
+            .contestant(blocking::BARE_ASLEEP, move || blocking::bare_asleep(blocked))
             .contestant(APPLY, move || apply_asleep(blocked))
-            .goal(APPLY, blocking::BARE, 1.4)
+            .goal(APPLY, blocking::BARE_ASLEEP, 1.4)
             .rival(APPLY, PROCSPAWN, few, move || procspawn_apply(few)),
         Row::new("pool of 2, trivial tasks submitted and awaited", Unit::Nanos, tasks)
             .contestant(SUBMIT, move || submit(tasks))
