@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Every fuzz target for FUZZ_SECONDS (8) under the address sanitizer, from its committed corpus: nothing may be found, and
+# Every fuzz target for FUZZ_SECONDS (6) under the address sanitizer, from its committed corpus: nothing may be found, and
 # enough inputs must have run. Then each target with its planted bug, which must be found from nothing.
 #
 # New inputs go to a directory that is removed at the end; FUZZ_KEEP=DIR keeps them (and crashes) there.
 set -euo pipefail
 . "$(dirname "$0")/lib/tools.sh"
 
-seconds=${FUZZ_SECONDS:-8}
+seconds=${FUZZ_SECONDS:-6}
 # Longest search for a planted bug: how long one takes is chance, and most take a second or two.
 planted_seconds=300
 # Target, and the fewest inputs for each second of CPU time (a tenth of what was measured): how busy the machine is says nothing
