@@ -84,8 +84,8 @@ use crate::wire::{self, Portable};
 /// comes up any more, all fails with [`Error::NoWorkers`]. Workers end with this process, however it ends.
 ///
 /// # What it costs
-/// For each worker a process, three descriptors, and 260 KiB of shared memory; for the pool, two threads and a few
-/// descriptors.
+/// For each worker a process, three descriptors, and 260 KiB of shared memory; for the pool, a thread, a second one
+/// from the first work that nobody waits for, and a few descriptors.
 ///
 /// Arguments of 16 KiB and more lie in shared memory of their own, which is made when the first one comes, and which workers
 /// read in place: so a `Vec<u8>`, a [`Blob`](crate::Blob) or a `String` is copied twice on its way, once by each side. While
@@ -286,7 +286,8 @@ impl<S: 'static> Pool<S> {
     pub fn apply<A: Portable, R: Portable>(&self, function: fn(A) -> R, argument: A) -> Result<R> {
         // This thread will look for the answer, so nobody need be woken for that.
         let _attending = self.crew.attend();
-        self.submit(function, argument)?.result()
+        let job = self.crew.plain_job(Call::item_key(function), || Call::item(function))?;
+        self.submit_piece(&job, &argument, None, true)?.result()
     }
 
     /// Has some worker run `function(argument)`. Does not block.
@@ -318,19 +319,20 @@ impl<S: 'static> Pool<S> {
         argument: &A,
     ) -> Result<Task<R>> {
         let job = self.crew.plain_job(key, call)?;
-        self.submit_piece(&job, argument, None)
+        self.submit_piece(&job, argument, None, false)
     }
 
-    /// Submits one item, for a worker or for that of a lane.
+    /// Submits one item, for a worker or for that of a lane. For `is_attended` see [`Piece`].
     fn submit_piece<A: Portable, R: Portable>(
         &self,
         job: &Arc<piece::Job>,
         argument: &A,
         lane: Option<usize>,
+        is_attended: bool,
     ) -> Result<Task<R>> {
         let slot = Slot::new();
         let mut piece = piece_of_one(self.crew.store(), job, argument, Arc::clone(&slot) as _)?;
-        piece.lane = lane;
+        (piece.lane, piece.is_attended) = (lane, is_attended);
         Task::submit(&self.crew, piece, slot, Given::new::<A>("()"))
     }
 
@@ -343,7 +345,7 @@ impl<S: 'static> Pool<S> {
     pub fn broadcast<A: Portable, R: Portable>(&self, function: fn(A) -> R, argument: &A) -> Result<Vec<R>> {
         let _attending = self.crew.attend();
         let job = self.crew.plain_job(Call::item_key(function), || Call::item(function))?;
-        let send = |lane| self.submit_piece(&job, argument, Some(lane));
+        let send = |lane| self.submit_piece(&job, argument, Some(lane), true);
         let tasks = (0..self.size()).map(send).collect::<Result<Vec<Task<R>>>>()?;
         tasks.into_iter().map(Task::result).collect()
     }

@@ -2,8 +2,8 @@
 //!
 //! One mutex guards all of it, and it is held for as long as it takes to look through the rings: no thread of the pool
 //! stands between a caller and a worker. Whoever waits *sweeps*: takes the answers out of all rings, whoever they are for,
-//! and gives the workers more to do. A thread of the pool's own sweeps only while nobody waits; another, the keeper
-//! (`keeper.rs`), sleeps until a worker ends.
+//! and gives the workers more to do. A thread of the pool's own, the *sweeper*, sweeps only while nobody waits, and is not even
+//! started before that is so; another, the keeper (`keeper.rs`), sleeps until a worker ends.
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
@@ -92,6 +92,7 @@ impl Crew {
             sweeper: Sweeper::Awake,
             phase: Phase::Open,
             has_sweeper: false,
+            lacks_sweeper: false,
             next_job: 0,
             known: HashMap::new(),
             unfit_in_a_row: 0,
@@ -122,10 +123,11 @@ impl Crew {
     }
 
     fn fill_lane(&self, index: usize) -> Result<()> {
-        let (work, answers, words) = {
-            let ledger = self.lock();
-            let lane = &ledger.lanes[index];
-            (lane.work.clone(), lane.answers.clone(), lane.words.clone())
+        let (work, answers, words, is_fresh) = {
+            let mut ledger = self.lock();
+            let lane = &mut ledger.lanes[index];
+            let is_fresh = std::mem::take(&mut lane.is_fresh);
+            (lane.work.clone(), lane.answers.clone(), lane.words.clone(), is_fresh)
         };
         let (ours, theirs) = UnixStream::pair().map_err(Error::os("make a pair of sockets"))?;
         let companion = Companion::new(theirs);
@@ -136,8 +138,11 @@ impl Crew {
                 Some(Initializer { call: call.clone(), config })
             }
         };
-        // What a dead predecessor has not read is not for its successor: the pool sends it again.
-        drain(work.reader().map_err(Error::ring)?);
+        if !is_fresh {
+            // What a dead predecessor has not read is not for its successor: the pool sends it again. From then until that has
+            // come up the ring counts as closed, and nothing is written.
+            drain(work.reader().map_err(Error::ring)?);
+        }
         let (tx, rx) = (work.writer().map_err(Error::ring)?, answers.reader().map_err(Error::ring)?);
         let ends = Ends { work, answers, words, bell: self.bell.clone(), companion };
         let name = format!("{}-{index}", self.settings.name);
@@ -236,25 +241,41 @@ impl Crew {
             Phase::Closed | Phase::Over(None) => return Err(Error::PoolClosed),
             Phase::Over(Some(cause)) => return Err(Error::NoWorkers(Arc::clone(cause))),
         }
-        if !ledger.has_sweeper {
-            let crew = Arc::clone(self);
-            let thread = std::thread::Builder::new().name("crosslane-sweeper".into());
-            thread.spawn(move || crew.sweep_alone()).map_err(Error::os("start a thread"))?;
-            ledger.has_sweeper = true;
-        }
-        let has_limit = piece.job.timeout.is_some();
-        let ticket = ledger.take_on(piece, &mut deliveries);
+        let (has_limit, is_attended) = (piece.job.timeout.is_some(), piece.is_attended);
+        let (ticket, is_easy) = ledger.take_on(piece, &mut deliveries);
         let is_for_keeper = has_limit || ledger.lanes.iter().any(|lane| lane.post.is_none());
-        let rouses_sweeper = ledger.rouses_sweeper();
-        drop(ledger);
-        if rouses_sweeper {
-            self.sweeper.notify_one();
+        if is_attended && is_easy && !ledger.has_sweeper {
+            drop(ledger);
+        } else {
+            self.rouse_sweeper(ledger);
         }
         if is_for_keeper {
             self.keeper.wake();
         }
         self.deliver(deliveries);
         Ok(ticket)
+    }
+
+    /// Starts the sweeper, if it has not been, or wakes it, if it sleeps: there is work that nobody else may look after.
+    fn rouse_sweeper(self: &Arc<Self>, mut ledger: MutexGuard<'_, Ledger>) {
+        let is_new = !std::mem::replace(&mut ledger.has_sweeper, true);
+        let is_roused = ledger.rouses_sweeper();
+        drop(ledger);
+        if is_roused {
+            self.sweeper.notify_one();
+        }
+        if !is_new {
+            return;
+        }
+        let crew = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("crosslane-sweeper".into());
+        let is_started = thread.spawn(move || crew.sweep_alone()).is_ok();
+        let mut ledger = self.lock();
+        (ledger.has_sweeper, ledger.lacks_sweeper) = (is_started, !is_started);
+        drop(ledger);
+        if !is_started {
+            self.keeper.wake();
+        }
     }
 
     /// Hands replies over, and wakes who may sleep for one of them. No lock may be held.
@@ -280,7 +301,7 @@ impl Crew {
     }
 
     /// Sweeps, spins and sleeps until `done` or the deadline; returns whether it is done.
-    pub(super) fn wait_until(&self, deadline: Deadline, done: impl Fn() -> bool) -> bool {
+    pub(super) fn wait_until(self: &Arc<Self>, deadline: Deadline, done: impl Fn() -> bool) -> bool {
         // Whoever sweeps without pause finds something most times, and need not say that it waits.
         if done() || self.sweep() && done() {
             return true;
@@ -293,7 +314,7 @@ impl Crew {
     }
 
     /// Counts this thread among those that sweep, for as long as the result lives.
-    pub(super) fn attend(&self) -> Waiting<'_> {
+    pub(super) fn attend(self: &Arc<Self>) -> Waiting<'_> {
         Waiting::new(self)
     }
 
@@ -459,7 +480,7 @@ impl Crew {
     }
 
     /// After `close`: waits until all is done and the workers have left.
-    pub(super) fn finish(&self, deadline: Deadline) -> bool {
+    pub(super) fn finish(self: &Arc<Self>, deadline: Deadline) -> bool {
         let is_done = self.wait_until(deadline, || {
             let ledger = self.lock();
             ledger.is_over() || ledger.is_idle()
@@ -558,12 +579,18 @@ impl Crew {
 
     /// For the keeper: ends workers whose piece takes longer than it may, lets go those that have been idle for too long,
     /// and sees to it that there are some if there is work; returns when to look again.
-    pub(super) fn tend(&self) -> Option<Duration> {
+    pub(super) fn tend(self: &Arc<Self>) -> Option<Duration> {
         let mut deliveries = Vec::new();
         let refill = self.fill_vacant(&mut deliveries);
         self.callbacks.start();
-        let stranded = self.callbacks.are_stranded().then_some(RETRY_THREAD);
+        let ledger = self.lock();
+        if ledger.lacks_sweeper {
+            self.rouse_sweeper(ledger);
+        } else {
+            drop(ledger);
+        }
         let mut ledger = self.lock();
+        let stranded = (ledger.lacks_sweeper || self.callbacks.are_stranded()).then_some(RETRY_THREAD);
         // Who is ready has said so; nobody else may be looking.
         ledger.take_answers(&mut deliveries);
         let limit = ledger.enforce_timeouts();
@@ -586,10 +613,10 @@ fn end_all(posts: Vec<Post>) {
 }
 
 /// A thread that sweeps, for as long as this lives.
-pub(super) struct Waiting<'c>(&'c Crew);
+pub(super) struct Waiting<'c>(&'c Arc<Crew>);
 
 impl<'c> Waiting<'c> {
-    fn new(crew: &'c Crew) -> Self {
+    fn new(crew: &'c Arc<Crew>) -> Self {
         crew.lock().waiting += 1;
         Self(crew)
     }
@@ -599,10 +626,8 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut ledger = self.0.lock();
         ledger.waiting -= 1;
-        let is_left_alone = ledger.waiting == 0 && !ledger.is_idle() && ledger.rouses_sweeper();
-        drop(ledger);
-        if is_left_alone {
-            self.0.sweeper.notify_one();
+        if ledger.waiting == 0 && ledger.has_work() {
+            self.0.rouse_sweeper(ledger);
         }
     }
 }

@@ -123,6 +123,8 @@ struct Stream<'p, I, R> {
     load: Size,
     /// Why no more pieces are made, if not for the end of the items.
     failed: Option<Error>,
+    /// This thread looks for replies whenever it makes no piece.
+    is_attended: bool,
     progress: Option<Box<dyn FnMut(usize) + 'p>>,
     /// Items that have an outcome.
     done: usize,
@@ -180,6 +182,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
             under_way: Sliding::default(),
             load: Size::default(),
             failed: None,
+            is_attended: false,
             progress: plan.progress,
             done: 0,
             given: Given::new::<I::Item>(plan.context_type),
@@ -239,7 +242,8 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         if count > 0 {
             let size = Size { items: count as usize, bytes: draft.len_bytes() };
             let sink: Arc<dyn Sink> = Arc::clone(&self.basket) as _;
-            let piece = Piece::new(&self.job, sink, self.made, count, draft.finish(parcel));
+            let mut piece = Piece::new(&self.job, sink, self.made, count, draft.finish(parcel));
+            piece.is_attended = self.is_attended;
             let ticket = self.crew.submit(piece)?;
             self.note_made(size, Some(ticket));
         }
@@ -294,6 +298,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
     fn collect_all(mut self) -> Result<Vec<R>> {
         let crew = Arc::clone(&self.crew);
         let _attending = crew.attend();
+        self.is_attended = true;
         let mut results = Vec::new();
         let mut early = Sliding::default();
         while let Some((index, _, reply)) = self.receive() {
@@ -317,6 +322,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
     fn collect_each(mut self) -> Result<Vec<Result<R>>> {
         let crew = Arc::clone(&self.crew);
         let _attending = crew.attend();
+        self.is_attended = true;
         let mut pieces = BTreeMap::new();
         while let Some((index, items, reply)) = self.receive() {
             pieces.insert(index, results_of(reply, items, self.given));

@@ -35,7 +35,10 @@ pub(super) struct Ledger {
     pub(super) filling: usize,
     pub(super) sweeper: Sweeper,
     pub(super) phase: Phase,
+    /// Whether the sweeper has been started.
     pub(super) has_sweeper: bool,
+    /// It could not be started, and somebody's work may hang on it.
+    pub(super) lacks_sweeper: bool,
     pub(super) next_job: u32,
     /// Jobs that need no context, by function.
     pub(super) known: HashMap<Key, Arc<Job>>,
@@ -95,6 +98,12 @@ impl Ledger {
         self.pending.is_empty() && self.lanes.iter().all(is_resting)
     }
 
+    /// Whether a piece waits for an answer; what was taken back does not.
+    pub(super) fn has_work(&self) -> bool {
+        let is_busy = |post: &Post| post.flying.iter().any(|flying| flying.piece.is_some());
+        !self.pending.is_empty() || self.lanes.iter().filter_map(|lane| lane.post.as_ref()).any(is_busy)
+    }
+
     /// Whether the sweeper is to be woken, because there is work; it is taken to be woken then.
     pub(super) fn rouses_sweeper(&mut self) -> bool {
         let is_wanted = match self.sweeper {
@@ -133,22 +142,24 @@ impl Ledger {
         })
     }
 
-    /// Takes a new piece on, and gives it to a lane if it is its turn; returns its ticket.
-    pub(super) fn take_on(&mut self, mut piece: Box<Piece>, deliveries: &mut Deliveries) -> u64 {
+    /// Takes a new piece on, and gives it to a lane if it is its turn; returns its ticket, and whether an idle worker has all
+    /// of it and needs nothing else of the pool to do it.
+    pub(super) fn take_on(&mut self, mut piece: Box<Piece>, deliveries: &mut Deliveries) -> (u64, bool) {
         let ticket = self.pending.number(&mut piece);
         let lane = if self.pending.is_empty() { self.lane_for(&piece) } else { None };
-        match lane {
-            // Most often: there is nothing else to be seen to.
-            Some(index) => {
-                self.lanes[index].begin(piece);
-                self.lanes[index].post.as_mut().into_iter().for_each(Post::announce);
-            }
-            None => {
-                self.pending.push(piece);
-                self.feed(deliveries);
-            }
-        }
-        ticket
+        let Some(lane) = lane.map(|index| &mut self.lanes[index]) else {
+            self.pending.push(piece);
+            self.feed(deliveries);
+            return (ticket, false);
+        };
+        // Most often: there is nothing else to be seen to. A room may turn out to be one that the worker cannot read.
+        let is_easy = lane.flying() == 0 && piece.rooms.is_empty();
+        lane.begin(piece);
+        let is_whole = lane.post.as_mut().is_some_and(|post| {
+            post.announce();
+            post.outbox.is_empty()
+        });
+        (ticket, is_easy && is_whole)
     }
 
     /// Gives out what is pending, one piece to each lane in turn; what a busy lane has not begun goes to an idle one.

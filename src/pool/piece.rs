@@ -34,6 +34,8 @@ pub(super) struct Piece {
     pub(super) items: u32,
     /// The one lane that it is for, if it is for one.
     pub(super) lane: Option<usize>,
+    /// Whether the thread that submits it looks for answers from then on, but while it makes another piece.
+    pub(super) is_attended: bool,
     pub(super) parcel: Parcel,
     /// Where those of its items lie that are large, in their order: as long as this lives, they lie there.
     pub(super) rooms: Vec<Room>,
@@ -99,9 +101,21 @@ impl Piece {
         items: u32,
         (parcel, rooms): (Parcel, Vec<Room>),
     ) -> Box<Self> {
-        let (job, retries, in_transit) = (Arc::clone(job), job.retries, InTransit::default());
-        let (ticket, lane, begun, cause) = (0, None, None, None);
-        Box::new(Self { job, sink, ticket, index, items, lane, parcel, rooms, retries, in_transit, begun, cause })
+        Box::new(Self {
+            job: Arc::clone(job),
+            sink,
+            ticket: 0,
+            index,
+            items,
+            lane: None,
+            is_attended: false,
+            parcel,
+            rooms,
+            retries: job.retries,
+            in_transit: InTransit::default(),
+            begun: None,
+            cause: None,
+        })
     }
 
     /// Takes its items out of their rooms, and into its bytes. No worker may be given it meanwhile.

@@ -38,6 +38,8 @@ pub(super) struct Lane {
     pub(super) answers: Placed<Record<Trusted>>,
     pub(super) words: Placed<Shared<Words, Trusted>>,
     pub(super) post: Option<Post>,
+    /// No worker has been at it.
+    pub(super) is_fresh: bool,
 }
 
 /// A worker at its lane.
@@ -101,7 +103,7 @@ impl Lane {
         let options = Options::new().wake_mode(WakeMode::Fenced);
         let record = || Ok::<_, Error>(Placed::new(Record::in_slab(slab, RING_BYTES, &options)?));
         let words = Placed::new(Shared::in_slab(slab, Words::default())?);
-        Ok(Self { work: record()?, answers: record()?, words, post: None })
+        Ok(Self { work: record()?, answers: record()?, words, post: None, is_fresh: true })
     }
 
     pub(super) fn flying(&self) -> usize {

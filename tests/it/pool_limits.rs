@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crosslane::{Array, Error, Event, Pool, Task, spawn};
+use crosslane::{Array, Connection, Error, Event, Pool, Task, Value, pipe, spawn};
 use crosslane_sync::spin;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use rustix::process::{
@@ -106,12 +106,17 @@ fn leave_descriptors(count: usize) -> Option<u64> {
     limit
 }
 
-/// In a worker: no more memory than it has, and 16 MiB, if `is_limited`.
-fn limit_memory(is_limited: bool) {
+/// No more memory than this process has, and so many bytes.
+fn limit_memory_to(more: Option<u64>) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let kib: u64 = status.split("VmSize:").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
-    let current = is_limited.then_some((kib << 10) + (16 << 20));
+    let current = more.map(|more| (kib << 10) + more);
     setrlimit(Resource::As, Rlimit { current, ..getrlimit(Resource::As) }).unwrap();
+}
+
+/// In a worker: no more memory than it has, and 16 MiB, if `is_limited`.
+fn limit_memory(is_limited: bool) {
+    limit_memory_to(is_limited.then_some(16 << 20));
 }
 
 /// An array that a worker whose memory is limited has no room for.
@@ -358,14 +363,118 @@ fn a_copy_of_a_dead_workers_pidfd_keeps_nobody_busy() {
     });
 }
 
+/// Where the kernel tells of this process's threads that are called so.
+fn threads(name: &str) -> Vec<std::path::PathBuf> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap().path());
+    let is_so = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == &name[..name.len().min(15)])
+    };
+    tasks.filter(is_so).collect()
+}
+
 /// The CPU time of the pool's thread that waits for ends.
 fn keeper_nanos() -> u64 {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap().path());
-    let is_keeper = |path: &std::path::PathBuf| {
-        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("crosslane-keepe"))
-    };
-    let stat = std::fs::read_to_string(tasks.into_iter().find(is_keeper).unwrap().join("schedstat")).unwrap();
+    let stat = std::fs::read_to_string(threads("crosslane-keeper")[0].join("schedstat")).unwrap();
     stat.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_thread_looks_for_answers_only_if_nobody_else_does() {
+    alone(|()| {
+        let sweepers = || threads("crosslane-sweeper").len();
+        let pool = Pool::new(2).unwrap();
+        assert_eq!(pool.broadcast(|n: u32| n + 1, &1).unwrap(), [2, 2]);
+        assert_eq!(pool.apply(|n: u32| n + 1, 1).unwrap(), 2);
+        assert_eq!(pool.map(|n: u32| n + 1, [1]).unwrap(), [2]);
+        // A thread gives itself its name.
+        while threads("crosslane-keeper").is_empty() {
+            std::thread::yield_now();
+        }
+        assert_eq!(sweepers(), 0);
+        let (runs, ends) = (Event::new().unwrap(), Event::new().unwrap());
+        let wait = |(runs, ends): (Event, Event)| {
+            runs.set();
+            ends.wait();
+        };
+        let task = pool.submit(wait, (runs.clone(), ends.clone())).unwrap();
+        runs.wait();
+        while sweepers() != 1 {
+            std::thread::yield_now();
+        }
+        ends.set();
+        task.result().unwrap();
+        // Half of it is behind other work.
+        assert_eq!(pool.job().chunk_size(1).map(|n: u32| n + 1, 0..1000).unwrap().len(), 1000);
+        assert_eq!(sweepers(), 1);
+    });
+}
+
+#[test]
+fn items_may_wait_for_what_a_worker_does_with_those_before() {
+    alone(|()| {
+        let pool = Pool::new(2).unwrap();
+        let done = [(); 3].map(|()| Event::new().unwrap());
+        // Longer than a worker's ring: somebody has to write on, and this thread is in its items.
+        let context = vec![1_u8; 1 << 20];
+        let items = done.iter().enumerate().map(|(at, event)| {
+            done[..at].iter().for_each(Event::wait);
+            event.clone()
+        });
+        let set = |context: &Vec<u8>, event: Event| {
+            event.set();
+            context.len()
+        };
+        assert_eq!(pool.with(context).chunk_size(1).map(set, items).unwrap(), [1 << 20; 3]);
+    });
+}
+
+#[test]
+fn what_a_failed_map_has_left_running_is_taken_in_when_it_ends() {
+    alone(|()| {
+        let pool = Pool::new(2).unwrap();
+        let (runs, ends) = (Event::new().unwrap(), Event::new().unwrap());
+        let (mut here, there) = pipe::<u32, u32>().unwrap();
+        let items = [(0, runs.clone(), ends.clone(), None), (1, runs.clone(), ends.clone(), Some(there))];
+        let failed = pool.job().chunk_size(1).map(
+            |(n, runs, ends, end): (u32, Event, Event, Option<Connection<u32, u32>>)| {
+                if n == 0 {
+                    runs.wait();
+                    panic!("the first");
+                }
+                runs.set();
+                ends.wait();
+                end
+            },
+            items,
+        );
+        assert!(matches!(failed, Err(Error::Panicked(_))), "{failed:?}");
+        ends.set();
+        // The other end is a result that nobody wants: it is dropped when that is taken in.
+        assert!(matches!(here.recv(), Err(Error::Closed)));
+    });
+}
+
+#[test]
+fn without_a_thread_for_it_work_goes_on_too() {
+    alone(|()| {
+        let pool = Pool::new(1).unwrap();
+        let done = Value::new(0_u32).unwrap();
+        let count = |done: Value<u32>| done.update(|n| *n += 1).unwrap();
+        pool.apply(count, done.clone()).unwrap();
+        // Not enough for a stack.
+        limit_memory_to(Some(1 << 20));
+        // More than a worker is given at once, and nobody waits for them.
+        let tasks: Vec<_> = (0..100).map(|_| pool.submit(count, done.clone()).unwrap()).collect();
+        while done.get() <= 100 {
+            std::thread::yield_now();
+        }
+        assert_eq!(threads("crosslane-sweeper").len(), 0);
+        limit_memory_to(None);
+        while threads("crosslane-sweeper").is_empty() {
+            std::thread::yield_now();
+        }
+        drop(tasks);
+    });
 }
 
 /// A number that cannot be encoded if it is odd.
