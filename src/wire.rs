@@ -11,6 +11,7 @@ mod strict;
 
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -144,7 +145,7 @@ thread_local! {
 struct Outgoing {
     fds: Vec<OwnedFd>,
     /// Which segment each descriptor is, to send it once.
-    segments: Vec<(Segment, u32)>,
+    segments: BTreeMap<Segment, u32>,
     moved: Vec<Box<dyn Moved>>,
     /// The descriptor of the deeds, and how many there are.
     deeds: Option<(u32, u32)>,
@@ -399,12 +400,12 @@ pub(crate) fn attach_segment<E: serde::ser::Error>(
 ) -> Result<u32, E> {
     // What is known may be another message's, inside which this one is packed for a queue.
     may_travel(handle)?;
-    let known = beside(|out| out.segments.iter().find(|(known, _)| *known == segment).map(|&(_, at)| at));
+    let known = beside(|out| out.segments.get(&segment).copied());
     if let Some(index) = known {
         return Ok(index);
     }
     let index = attach(handle, fd)?;
-    beside(|out| out.segments.push((segment, index)));
+    beside(|out| out.segments.insert(segment, index));
     Ok(index)
 }
 
