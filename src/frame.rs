@@ -2,21 +2,19 @@
 //!
 //! # Protocol
 //! Send:
-//! 1. a body above [`INLINE_BYTES`] is written to a memfd, which becomes the frame's first descriptor. So a frame is small
-//!    on the socket, and whoever sends a large one need not wait for the other side to read it;
-//! 2. one `sendmsg` carries the header, the first 253 descriptors (the kernel's limit) and, if these were all, the body;
-//! 3. each further 253 descriptors travel beside a byte of their own;
-//! 4. what is left of the body.
+//! 1. a body above [`INLINE_BYTES`] is written to a memfd, which becomes the frame's first descriptor;
+//! 2. more than 253 descriptors (the kernel's limit) are put into sockets made for that, which travel in their place. So a
+//!    frame is small on the socket, whatever is in it, and whoever sends it need not wait for the other side to read it;
+//! 3. one `sendmsg` carries the header, the descriptors and the body.
 //!
-//! Receive: the header, then the carrier bytes, then the body, each exactly, so that descriptors never come with the
-//! bytes of an earlier frame. The state is kept between calls: a receiver that does not block may be called again whenever
-//! the socket is readable.
+//! Receive: the header, then the body, each exactly, so that descriptors never come with the bytes of an earlier frame. The
+//! state is kept between calls: a receiver that does not block may be called again whenever the socket is readable.
 //!
 //! # Trust
-//! The length in a header reserves nothing: memory grows with the bytes that arrive. Descriptors that the receiver has no
-//! room for (`RLIMIT_NOFILE`) are dropped by the kernel, which says so; the frame is then received to its end, as
-//! [`Error::FdLimit`], and the next one is whole. So is a frame of which the kernel lets the sender send only the first 253
-//! (too many are on their way between processes): its sender gets the same error, and sends the rest without.
+//! The length in a header reserves nothing: memory grows with the bytes that arrive, and a socket of descriptors is read no
+//! further than its header says. Descriptors that the receiver has no room for (`RLIMIT_NOFILE`) are dropped by the kernel,
+//! which says so; the frame is then received to its end, as [`Error::FdLimit`], and the next one is whole. If the kernel does
+//! not let the sender have so many on their way between processes, that gets the same error, and nothing is sent.
 //!
 //! # Crash
 //! A sender killed inside a frame leaves the end of the stream inside a frame: [`Received::Torn`].
@@ -24,8 +22,10 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{
@@ -39,12 +39,14 @@ use crate::error::Error;
 /// The longest body that travels through the socket itself: well below any socket's buffer, which holds 208 KiB by default.
 const INLINE_BYTES: usize = 32 * 1024;
 /// `SCM_MAX_FD` of the kernel.
-pub(crate) const FDS_AT_ONCE: usize = 253;
+const FDS_AT_ONCE: usize = 253;
 const HEADER_BYTES: usize = 16;
 /// First bytes of each header; the last one is the version of the protocol.
-const MAGIC: [u8; 2] = [0xC7, 1];
+const MAGIC: [u8; 2] = [0xC7, 2];
 /// In the header's flags: the body lies in the first descriptor.
 const IN_MEMFD: u8 = 1;
+/// In the header's flags: what came beside the header are sockets, in which the descriptors lie.
+const IN_SOCKETS: u8 = 2;
 /// The most memory that is reserved before bytes have arrived for it.
 const STEP_BYTES: usize = 1 << 20;
 
@@ -81,6 +83,7 @@ pub(crate) enum Blocking {
 struct Header {
     kind: u8,
     is_in_memfd: bool,
+    are_in_sockets: bool,
     fds: u32,
     len_bytes: u64,
 }
@@ -90,7 +93,7 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..2].copy_from_slice(&MAGIC);
         bytes[2] = self.kind;
-        bytes[3] = if self.is_in_memfd { IN_MEMFD } else { 0 };
+        bytes[3] = (IN_MEMFD * u8::from(self.is_in_memfd)) | (IN_SOCKETS * u8::from(self.are_in_sockets));
         bytes[4..8].copy_from_slice(&self.fds.to_le_bytes());
         bytes[8..].copy_from_slice(&self.len_bytes.to_le_bytes());
         bytes
@@ -99,13 +102,9 @@ impl Header {
     fn from_bytes(bytes: [u8; HEADER_BYTES]) -> Option<Self> {
         let [magic, version, kind, flags, f0, f1, f2, f3, len @ ..] = bytes;
         let fds = u32::from_le_bytes([f0, f1, f2, f3]);
-        let header = Self { kind, is_in_memfd: flags == IN_MEMFD, fds, len_bytes: u64::from_le_bytes(len) };
-        ([magic, version] == MAGIC && flags <= IN_MEMFD).then_some(header)
-    }
-
-    /// The bytes behind the header that carry descriptors.
-    fn carriers(self) -> usize {
-        (self.fds as usize).div_ceil(FDS_AT_ONCE).saturating_sub(1)
+        let (is_in_memfd, are_in_sockets) = (flags & IN_MEMFD != 0, flags & IN_SOCKETS != 0);
+        let header = Self { kind, is_in_memfd, are_in_sockets, fds, len_bytes: u64::from_le_bytes(len) };
+        ([magic, version] == MAGIC && flags <= IN_MEMFD | IN_SOCKETS).then_some(header)
     }
 }
 
@@ -113,12 +112,12 @@ impl Header {
 /// `BrokenPipe`, never a signal.
 ///
 /// # Errors
-/// [`Error::FdLimit`] if this process may not open a memfd or not have so many descriptors in flight; [`Error::Io`].
+/// [`Error::FdLimit`] if this process may not open a memfd or a socket, or not have so many descriptors in flight;
+/// [`Error::Io`].
 pub(crate) fn send(socket: BorrowedFd<'_>, kind: u8, parts: [&[u8]; 2], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
     let len_bytes = parts[0].len() + parts[1].len();
     if len_bytes <= INLINE_BYTES {
-        let header = header(kind, false, fds.len(), len_bytes)?;
-        return send_parts(socket, header, parts, fds);
+        return send_parts(socket, header(kind, false, fds.len(), len_bytes)?, parts, fds);
     }
     let memory = spill(parts)?;
     let fds: Vec<_> = std::iter::once(memory.as_fd()).chain(fds.iter().copied()).collect();
@@ -128,39 +127,52 @@ pub(crate) fn send(socket: BorrowedFd<'_>, kind: u8, parts: [&[u8]; 2], fds: &[B
 /// Sends a frame that is nothing but its kind, unless the socket's buffer is full: then its receiver has enough to look at.
 /// Does not block; that the peer is gone is for the receiver to see.
 pub(crate) fn signal(socket: BorrowedFd<'_>, kind: u8) {
-    let header = Header { kind, is_in_memfd: false, fds: 0, len_bytes: 0 };
+    let header = Header { kind, is_in_memfd: false, are_in_sockets: false, fds: 0, len_bytes: 0 };
     // As few bytes as these go whole or not at all.
     while rustix::net::send(socket, &header.to_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) == Err(Errno::INTR) {
     }
 }
 
-/// Sends a frame of kind 0 that is nothing but its descriptors, [`FDS_AT_ONCE`] at most: all of it, or nothing if the
-/// socket's buffer is full and the call may not wait; then `false`.
+/// Sends a frame of kind 0 that is nothing but its descriptors: all of it, or nothing if the socket's buffer is full and the
+/// call may not wait; then `false`.
 ///
 /// # Errors
 /// As [`send`].
 pub(crate) fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>], blocking: Blocking) -> Result<bool, Error> {
-    let header = header(0, false, fds.len(), 0)?.to_bytes();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+    let header = header(0, false, fds.len(), 0)?;
+    // What makes work is begun when it can be ended.
+    if header.are_in_sockets && blocking == Blocking::No && !has_room(socket)? {
+        return Ok(false);
+    }
     let flags = match blocking {
-        Blocking::Yes => SendFlags::NOSIGNAL,
-        Blocking::No => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        Blocking::Yes => SendFlags::empty(),
+        Blocking::No => SendFlags::DONTWAIT,
     };
-    loop {
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(fds));
-        return match rustix::net::sendmsg(socket, &[IoSlice::new(&header)], &mut control, flags) {
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Ok(false),
-            // So few bytes go together.
-            sent => sent.map(|_| true).map_err(Error::os("send a frame")),
-        };
+    beside(fds, |fds| {
+        loop {
+            return match send_once(socket, [&header.to_bytes(), &[], &[]], fds, flags) {
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Ok(false),
+                // So few bytes go together.
+                sent => sent.map(|_| true).map_err(Error::os("send a frame")),
+            };
+        }
+    })
+}
+
+/// Whether more may be sent without waiting.
+fn has_room(socket: BorrowedFd<'_>) -> Result<bool, Error> {
+    let mut fds = [PollFd::new(&socket, PollFlags::OUT)];
+    match rustix::event::poll(&mut fds, Some(&Timespec::default())) {
+        Err(Errno::INTR) => Ok(false),
+        found => found.map(|count| count > 0).map_err(Error::os("look for room in a socket")),
     }
 }
 
 fn header(kind: u8, is_in_memfd: bool, fds: usize, len_bytes: usize) -> Result<Header, Error> {
     let fds = u32::try_from(fds).map_err(|_| Error::FdLimit)?;
-    Ok(Header { kind, is_in_memfd, fds, len_bytes: len_bytes as u64 })
+    let are_in_sockets = fds as usize > FDS_AT_ONCE;
+    Ok(Header { kind, is_in_memfd, are_in_sockets, fds, len_bytes: len_bytes as u64 })
 }
 
 /// Writes `parts` to a new memfd.
@@ -179,38 +191,46 @@ fn spill(parts: [&[u8]; 2]) -> Result<OwnedFd, Error> {
     Ok(file.into())
 }
 
-/// Steps 2 to 4.
+/// Steps 2 and 3.
 fn send_parts(socket: BorrowedFd<'_>, header: Header, parts: [&[u8]; 2], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
-    let bytes = header.to_bytes();
-    let (first, rest) = fds.split_at(fds.len().min(FDS_AT_ONCE));
-    if rest.is_empty() {
-        return send_all(socket, [&bytes, parts[0], parts[1]], first);
+    beside(fds, |fds| send_all(socket, [&header.to_bytes(), parts[0], parts[1]], fds))
+}
+
+/// Calls `f` with what travels beside the header for `fds`.
+fn beside<O>(fds: &[BorrowedFd<'_>], f: impl FnOnce(&[BorrowedFd<'_>]) -> Result<O, Error>) -> Result<O, Error> {
+    if fds.len() <= FDS_AT_ONCE {
+        return f(fds);
     }
-    send_all(socket, [&bytes, &[], &[]], first)?;
-    let mut refused = None;
-    for more in rest.chunks(FDS_AT_ONCE) {
-        // What has begun is sent to its end, so that the next frame is whole; its receiver counts the descriptors.
-        let more = if refused.is_none() { more } else { &[] };
-        if let Err(error) = send_all(socket, [&[0], &[], &[]], more) {
-            send_all(socket, [&[0], &[], &[]], &[])?;
-            refused = Some(error);
+    let sockets = pack(fds)?;
+    let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    if sockets.len() <= FDS_AT_ONCE { f(&sockets) } else { Err(Error::FdLimit) }
+}
+
+/// Puts descriptors into sockets of which nobody has the other end any more, each as full as it gets.
+fn pack(mut fds: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd>, Error> {
+    let mut sockets = Vec::new();
+    while !fds.is_empty() {
+        let (ours, theirs) = UnixStream::pair().map_err(Error::os("make a pair of sockets"))?;
+        let left = fds.len();
+        while let part = &fds[..fds.len().min(FDS_AT_ONCE)]
+            && !part.is_empty()
+        {
+            match send_once(ours.as_fd(), [&[0], &[], &[]], part, SendFlags::DONTWAIT) {
+                Ok(_) => fds = &fds[part.len()..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if fds.len() < left => break,
+                Err(error) => return Err(Error::os("put descriptors into a socket")(error)),
+            }
         }
+        sockets.push(theirs.into());
     }
-    send_all(socket, [parts[0], parts[1], &[]], &[])?;
-    refused.map_or(Ok(()), Err)
+    Ok(sockets)
 }
 
 /// Sends all bytes, the descriptors beside the first.
-fn send_all(socket: BorrowedFd<'_>, mut parts: [&[u8]; 3], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
-    let mut fds = fds;
+fn send_all(socket: BorrowedFd<'_>, mut parts: [&[u8]; 3], mut fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
     while parts.iter().any(|part| !part.is_empty()) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(fds));
-        }
-        let sent = rustix::net::sendmsg(socket, &parts.map(IoSlice::new), &mut control, SendFlags::NOSIGNAL);
-        let mut sent = match sent {
+        let mut sent = match send_once(socket, parts, fds, SendFlags::empty()) {
             Err(Errno::INTR) => continue,
             sent => sent.map_err(Error::os("send a frame"))?,
         };
@@ -223,11 +243,26 @@ fn send_all(socket: BorrowedFd<'_>, mut parts: [&[u8]; 3], fds: &[BorrowedFd<'_>
     Ok(())
 }
 
+/// One `sendmsg`, of [`FDS_AT_ONCE`] descriptors at most.
+fn send_once(
+    socket: BorrowedFd<'_>,
+    parts: [&[u8]; 3],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> Result<usize, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    rustix::net::sendmsg(socket, &parts.map(IoSlice::new), &mut control, flags | SendFlags::NOSIGNAL)
+}
+
 /// Receives frames, and keeps what has come of one so far.
 #[derive(Debug, Default)]
 pub(crate) struct Receiver {
     header: [u8; HEADER_BYTES],
-    /// Bytes of the frame that have come: of its header, its carriers and its body.
+    /// Bytes of the frame that have come: of its header and its body.
     have: usize,
     fds: Vec<OwnedFd>,
     has_lost_fds: bool,
@@ -244,8 +279,7 @@ impl Receiver {
         loop {
             let wanted = match self.header()? {
                 None => HEADER_BYTES,
-                Some(header) if self.have < HEADER_BYTES + header.carriers() => self.have + 1,
-                Some(header) => HEADER_BYTES + header.carriers() + self.make_room(header)?,
+                Some(header) => HEADER_BYTES + self.make_room(header)?,
             };
             if self.have == wanted
                 && let Some(header) = self.header()?
@@ -292,38 +326,29 @@ impl Receiver {
 
     /// Reads on, up to byte `wanted` of the frame at most.
     fn read(&mut self, socket: BorrowedFd<'_>, wanted: usize, blocking: Blocking) -> Result<usize, Errno> {
-        let (left, mut carrier) = (wanted - self.have, [0]);
-        let bytes = match self.have {
-            have if have < HEADER_BYTES => &mut self.header[have..wanted],
-            _ if self.body.is_empty() => &mut carrier[..left],
-            _ => {
-                let start = self.body.len() - left;
-                &mut self.body[start..]
-            }
+        let bytes = match self.have.checked_sub(HEADER_BYTES) {
+            None => &mut self.header[self.have..wanted],
+            Some(start) => &mut self.body[start..],
         };
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = match blocking {
-            Blocking::Yes => RecvFlags::CMSG_CLOEXEC,
-            Blocking::No => RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
-        };
-        let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
-        self.has_lost_fds |= message.flags.contains(ReturnFlags::CTRUNC);
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = message {
-                self.fds.extend(fds);
-            }
-        }
-        Ok(message.bytes)
+        let (len, is_short) = receive_once(socket, bytes, &mut self.fds, blocking)?;
+        self.has_lost_fds |= is_short;
+        Ok(len)
     }
 
     /// The frame is whole. The next one begins, whatever this one was.
     fn finish(&mut self, header: Header) -> Result<Frame, Error> {
         let Self { mut fds, has_lost_fds, mut body, .. } = mem::take(self);
-        if fds.len() > header.fds as usize || header.is_in_memfd && header.fds == 0 {
+        let count = header.fds as usize;
+        if fds.len() > count || header.is_in_memfd && count == 0 {
             return Err(invalid("take as many descriptors as a frame's header says"));
         }
-        if has_lost_fds || fds.len() < header.fds as usize {
+        if has_lost_fds {
+            return Err(Error::FdLimit);
+        }
+        if header.are_in_sockets {
+            fds = unpack(fds, count)?;
+        }
+        if fds.len() < count {
             return Err(Error::FdLimit);
         }
         if header.is_in_memfd {
@@ -331,6 +356,49 @@ impl Receiver {
         }
         Ok(Frame { kind: header.kind, body, fds })
     }
+}
+
+/// One `recvmsg`: the bytes that came, and whether there was no room for all descriptors that did.
+fn receive_once(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    fds: &mut Vec<OwnedFd>,
+    blocking: Blocking,
+) -> Result<(usize, bool), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = match blocking {
+        Blocking::Yes => RecvFlags::CMSG_CLOEXEC,
+        Blocking::No => RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+    };
+    let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(more) = message {
+            fds.extend(more);
+        }
+    }
+    Ok((message.bytes, message.flags.contains(ReturnFlags::CTRUNC)))
+}
+
+/// The descriptors that lie in sockets: `count` of them, or fewer.
+fn unpack(sockets: Vec<OwnedFd>, count: usize) -> Result<Vec<OwnedFd>, Error> {
+    let mut fds = Vec::new();
+    for socket in sockets {
+        loop {
+            let before = fds.len();
+            match receive_once(socket.as_fd(), &mut [0], &mut fds, Blocking::No) {
+                Ok((0, _)) => break,
+                Ok((_, true)) => return Err(Error::FdLimit),
+                // Whoever has the other end could go on for ever.
+                Ok(_) if fds.len() == before || fds.len() > count => {
+                    return Err(invalid("take as many descriptors as a frame's header says"));
+                }
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(Error::os("take descriptors out of a socket")(error)),
+            }
+        }
+    }
+    Ok(fds)
 }
 
 /// Reads a body from its memfd, which its sender wrote: as far as it really goes.
@@ -363,8 +431,6 @@ fn invalid(what: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
-
     use rustix::process::Rlimit;
 
     use super::*;
@@ -434,7 +500,7 @@ mod tests {
     #[test]
     fn what_comes_byte_by_byte_is_put_together_without_blocking() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let header = Header { kind: 3, is_in_memfd: false, fds: 0, len_bytes: 4 }.to_bytes();
+        let header = header(3, false, 0, 4).unwrap().to_bytes();
         let stream: Vec<u8> = header.into_iter().chain(*b"body").collect();
         let mut receiver = Receiver::default();
         for (i, byte) in stream.iter().enumerate() {
@@ -456,7 +522,7 @@ mod tests {
             drop(ours);
             Receiver::default().receive(theirs.as_fd(), Blocking::Yes).unwrap()
         };
-        let header = Header { kind: 3, is_in_memfd: false, fds: 0, len_bytes: 4 }.to_bytes();
+        let header = header(3, false, 0, 4).unwrap().to_bytes();
         assert!(matches!(end(&[], true), Received::End));
         assert!(matches!(end(&header[..5], true), Received::Torn));
         assert!(matches!(end(&header, true), Received::Torn));
@@ -473,11 +539,13 @@ mod tests {
 
     #[test]
     fn hostile_headers_are_refused_and_reserve_nothing() {
-        let header = |fds, is_in_memfd, len_bytes| Header { kind: 1, is_in_memfd, fds, len_bytes }.to_bytes();
+        let header = |fds, is_in_memfd, len_bytes| {
+            Header { kind: 1, is_in_memfd, are_in_sockets: false, fds, len_bytes }.to_bytes()
+        };
         let mut other_magic = header(0, false, 0);
         other_magic[1] ^= 0xFF;
         let mut other_flags = header(0, false, 0);
-        other_flags[3] = 2;
+        other_flags[3] = 4;
         for bytes in [other_magic, other_flags, header(0, false, u64::MAX), header(0, true, 9), header(1, true, 9)] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             send_all(ours.as_fd(), [&bytes, &[], &[]], &[]).unwrap();
@@ -487,6 +555,64 @@ mod tests {
         let short = spill([b"short", &[]]).unwrap();
         send_all(ours.as_fd(), [&header(1, true, u64::MAX), &[], &[]], &[short.as_fd()]).unwrap();
         assert!(Receiver::default().receive(theirs.as_fd(), Blocking::Yes).is_err());
+    }
+
+    #[test]
+    fn what_is_no_socket_of_descriptors_is_refused_and_read_no_further() {
+        let refuses = |beside: BorrowedFd<'_>, count: u32| {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let header = Header { kind: 1, is_in_memfd: false, are_in_sockets: true, fds: count, len_bytes: 0 };
+            send_all(ours.as_fd(), [&header.to_bytes(), &[], &[]], &[beside]).unwrap();
+            Receiver::default().receive(theirs.as_fd(), Blocking::Yes).unwrap_err()
+        };
+        let (keeps, theirs) = UnixStream::pair().unwrap();
+        let put = |count: usize| send_all(keeps.as_fd(), [&[0], &[], &[]], &vec![theirs.as_fd(); count]).unwrap();
+        put(2);
+        assert!(matches!(refuses(theirs.as_fd(), 300), Error::Io { .. }), "more could come");
+        put(4);
+        assert!(matches!(refuses(theirs.as_fd(), 3), Error::Io { .. }), "it holds more than the header says");
+        (0..2).for_each(|_| put(0));
+        assert!(matches!(refuses(theirs.as_fd(), 300), Error::Io { .. }), "it could go on for ever");
+        let left = receive_once(theirs.as_fd(), &mut [0; 2], &mut Vec::new(), Blocking::No);
+        assert_eq!(left, Ok((1, false)), "it is read no further");
+        put(2);
+        keeps.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(matches!(refuses(theirs.as_fd(), 300), Error::FdLimit), "there are fewer");
+        assert!(matches!(refuses(spill([b"no socket", &[]]).unwrap().as_fd(), 300), Error::Io { .. }));
+    }
+
+    #[test]
+    fn descriptors_that_do_not_fit_into_one_socket_lie_in_several() {
+        let (fd, _other) = UnixStream::pair().unwrap();
+        let packed = |count| pack(&vec![fd.as_fd(); count]);
+        let sockets: Vec<_> = [300, 1, 253].into_iter().flat_map(|count| packed(count).unwrap()).collect();
+        assert_eq!((sockets.len(), unpack(sockets, 554).unwrap().len()), (3, 554));
+        // Without privileges, so many may not be on their way.
+        match packed(150_000) {
+            Ok(sockets) => assert!((2..100).contains(&sockets.len()), "{}", sockets.len()),
+            Err(error) => assert!(matches!(error, Error::FdLimit), "{error}"),
+        }
+    }
+
+    #[test]
+    fn more_descriptors_than_any_process_has_are_an_error_and_wait_for_nobody() {
+        // The limit is the process's, and other tests run in it.
+        let child = crate::spawn(
+            |()| {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                // Several sockets full. Without privileges, they may not even be on their way.
+                match send(ours.as_fd(), 1, [&[], &[]], &vec![theirs.as_fd(); 150_000]) {
+                    Ok(()) => {}
+                    Err(Error::FdLimit) => return true,
+                    Err(error) => panic!("{error}"),
+                }
+                let limit = rustix::process::getrlimit(Resource::Nofile);
+                rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(1000), ..limit }).unwrap();
+                matches!(Receiver::default().receive(theirs.as_fd(), Blocking::Yes), Err(Error::FdLimit))
+            },
+            (),
+        );
+        assert!(child.unwrap().join().unwrap());
     }
 
     #[test]

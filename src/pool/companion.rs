@@ -1,32 +1,33 @@
 //! The descriptors that travel beside pieces of work and their answers, over a pair of sockets.
 //!
 //! # Protocol
-//! 1. The sender puts them into frames of at most 253, each of which goes whole or not at all.
-//! 2. When all have gone, it writes the piece into the ring; the last head says how many there are. So who has read that
-//!    finds them in the socket, and never waits for one.
+//! 1. The sender puts them into one frame, which goes whole or not at all.
+//! 2. When it has gone, it writes the piece into the ring; the last head says how many there are. So who has read that
+//!    finds them in the socket, and never waits for them.
 //!
 //! The pool does not wait either, as it has its mutex: if the socket is full, the piece stays where it is until the worker has
-//! taken some, which it says by the bell. A worker waits until the pool has taken some, which it does with each answer.
+//! taken some frames, which it says by the bell. A worker waits until the pool has taken some, which it does with each answer.
+//! However many descriptors a frame has, it is small (`frame.rs`), so what waits never waits for itself.
 //!
-//! If some cannot be sent, the head says that too (`is_torn`), and how many were: the receiver takes those and drops them, and
-//! the next piece finds its own. What a job is, though, is told once: a worker that did not get all descriptors of a job's
-//! context, or could not use them (`Context::decode`), says so with its answers (`lacks_job`), and is told of the job again with
-//! the next piece that is sent.
+//! If they cannot be sent, the head says that instead (`is_torn`). What a job is, though, is told once: a worker that did not get
+//! the descriptors of a job's context, or could not use them (`Context::decode`), says so with its answers (`lacks_job`), and is
+//! told of the job again with the next piece that is sent.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::lane::Head;
-use crate::frame::{self, Blocking, FDS_AT_ONCE, Received, Receiver};
+use crate::frame::{self, Blocking, Received, Receiver};
 
-/// Sends those of `fds` that have not gone, and notes them in `head`; `false` if the socket is full.
+/// Sends `fds` if they have not gone, and notes it in `head`; `false` if the socket is full.
 pub(super) fn send_on(socket: BorrowedFd<'_>, fds: &[impl AsFd], head: &mut Head, blocking: Blocking) -> bool {
-    while let Some(rest) = fds.get(head.fds as usize..).filter(|rest| !rest.is_empty() && !head.is_torn) {
-        let part: Vec<_> = rest.iter().take(FDS_AT_ONCE).map(AsFd::as_fd).collect();
-        match frame::send_fds(socket, &part, blocking) {
-            Ok(true) => head.fds = head.fds.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX)),
-            Ok(false) => return false,
-            Err(_) => head.is_torn = true,
-        }
+    if fds.is_empty() || head.fds > 0 || head.is_torn {
+        return true;
+    }
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    match (frame::send_fds(socket, &fds, blocking), u32::try_from(fds.len())) {
+        (Ok(false), _) => return false,
+        (Ok(true), Ok(count)) => head.fds = count,
+        _ => head.is_torn = true,
     }
     true
 }
@@ -34,7 +35,7 @@ pub(super) fn send_on(socket: BorrowedFd<'_>, fds: &[impl AsFd], head: &mut Head
 /// What came of the descriptors that a head tells of.
 pub(super) enum Taken {
     All(Vec<OwnedFd>),
-    /// Some are lost, for want of room here or there. The next ones are not concerned.
+    /// They are lost, for want of room here or there. The next ones are not concerned.
     Torn,
     /// They are not there: the other side does not keep to the protocol, or is gone.
     Missing,
@@ -42,14 +43,15 @@ pub(super) enum Taken {
 
 /// Takes the descriptors that `head` tells of. Does not wait.
 pub(super) fn take(receiver: &mut Receiver, socket: BorrowedFd<'_>, head: &Head) -> Taken {
-    let (mut fds, mut count, mut is_torn) = (Vec::new(), 0, head.is_torn);
-    while count < head.fds as usize {
-        count += FDS_AT_ONCE.min(head.fds as usize - count);
-        match receiver.receive(socket, Blocking::No) {
-            Ok(Received::Frame(frame)) => fds.extend(frame.fds),
-            Err(crate::Error::FdLimit) => is_torn = true,
-            _ => return Taken::Missing,
-        }
+    if head.is_torn {
+        return Taken::Torn;
     }
-    if is_torn { Taken::Torn } else { Taken::All(fds) }
+    if head.fds == 0 {
+        return Taken::All(Vec::new());
+    }
+    match receiver.receive(socket, Blocking::No) {
+        Ok(Received::Frame(frame)) if frame.fds.len() == head.fds as usize => Taken::All(frame.fds),
+        Err(crate::Error::FdLimit) => Taken::Torn,
+        _ => Taken::Missing,
+    }
 }

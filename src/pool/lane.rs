@@ -169,7 +169,7 @@ pub(super) struct Head {
     pub(super) tries_all: bool,
     /// Among the outcomes is a failure.
     pub(super) has_failed: bool,
-    /// Not all descriptors that belong to it could be sent.
+    /// The descriptors that belong to it could not be sent.
     pub(super) is_torn: bool,
     /// From the worker: it is to be told again of the job before more of it, because descriptors of its context were lost.
     pub(super) lacks_job: bool,

@@ -4,7 +4,11 @@ use std::fs::File;
 use std::io::Write;
 
 use crosslane::{Connection, Descriptor, Error, pipe, spawn};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
+use rustix::process::{
+    PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_getfd, pidfd_open, setrlimit,
+};
 
 use crate::{Watchdog, open_fds};
 
@@ -144,5 +148,50 @@ fn a_connection_through_which_ends_go_keeps_nothing_of_them() {
         let before = open_fds();
         (0..20).for_each(|_| pass());
         assert_eq!(open_fds(), before);
+    });
+}
+
+/// Leaves this process's sockets as little room as the kernel allows: for about 1,500 descriptors.
+fn narrow_sockets() {
+    let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+        let path = entry.unwrap().path();
+        if std::fs::read_link(&path).is_ok_and(|file| file.to_string_lossy().starts_with("socket:")) {
+            let fd = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            let socket = pidfd_getfd(&this, fd, PidfdGetfdFlags::empty()).unwrap();
+            sockopt::set_socket_send_buffer_size(socket, 1).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_message_with_more_descriptors_than_a_socket_has_room_for_waits_for_no_reader() {
+    alone(|()| {
+        let _watchdog = Watchdog::new();
+        unlimit();
+        let (mut a, mut b) = pipe::<Vec<Descriptor>, ()>().unwrap();
+        narrow_sockets();
+        let before = open_fds();
+        a.try_send(&files(1700)).unwrap();
+        assert_eq!(b.recv().unwrap().len(), 1700);
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn a_result_with_more_descriptors_than_a_socket_has_room_for_waits_for_no_reader() {
+    alone(|()| {
+        unlimit();
+        let child = spawn(
+            |()| {
+                narrow_sockets();
+                files(1700)
+            },
+            (),
+        )
+        .unwrap();
+        let ends = poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&Timespec { tv_sec: 20, tv_nsec: 0 }));
+        assert_eq!(ends, Ok(1), "it ends though nobody takes its result");
+        assert_eq!(child.join().unwrap().len(), 1700);
     });
 }

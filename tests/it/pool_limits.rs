@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crosslane::{Array, Connection, Error, Event, Pool, Task, Value, pipe, spawn};
+use crosslane::{Array, Connection, Descriptor, Error, Event, Pool, Task, Value, pipe, spawn};
 use crosslane_sync::spin;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use rustix::process::{
@@ -63,6 +63,32 @@ fn a_worker_that_takes_no_descriptors_holds_nobody_up() {
         for (n, task) in (0..).zip(others) {
             assert_eq!(task.result().unwrap(), n);
         }
+    });
+}
+
+/// As many descriptors as this process may have.
+fn unlimit_descriptors(_: ()) {
+    limit_descriptors(getrlimit(Resource::Nofile).maximum);
+}
+
+/// Leaves this process's sockets as little room as the kernel allows: for about 1,500 descriptors.
+fn narrow_sockets(_: ()) {
+    sockets().iter().for_each(|socket| sockopt::set_socket_send_buffer_size(socket, 1).unwrap());
+}
+
+#[test]
+fn more_descriptors_than_a_socket_has_room_for_travel_in_one_argument_and_one_result() {
+    alone(|()| {
+        unlimit_descriptors(());
+        let pool = Pool::new(1).unwrap();
+        narrow_sockets(());
+        pool.broadcast(|()| (unlimit_descriptors(()), narrow_sockets(())).0, &()).unwrap();
+        let files =
+            || (0..1700).map(|_| Descriptor(std::fs::File::open("/dev/null").unwrap().into())).collect::<Vec<_>>();
+        let back = pool.apply(|files: Vec<Descriptor>| files, files()).unwrap();
+        assert_eq!(back.len(), 1700);
+        let len = |files: &Vec<Descriptor>, n: usize| files.len() + n;
+        assert_eq!(pool.with(back).map(len, [1, 2]).unwrap(), [1701, 1702]);
     });
 }
 
