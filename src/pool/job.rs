@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use crosslane_sync::Deadline;
 
@@ -33,8 +34,11 @@ const PIECES_PER_WORKER: usize = 4;
 const PIECE_BYTES: usize = 64 << 10;
 /// Pieces on their way for each worker, of a map that ends when all is done.
 const DEEP_WINDOW: usize = DEPTH;
-/// As many, of one whose results are taken one by one and that says nothing else.
+/// As many, of one whose results are taken one by one and that says nothing else, at its beginning.
 const SHALLOW_WINDOW: usize = 2;
+/// If the results of a whole window come in less, it is doubled: a worker that sleeps and is woken for each item costs more
+/// than the items.
+const QUICK: Duration = Duration::from_millis(1);
 /// Bytes of arguments on their way, for each worker and in all, behind which no piece is made that is not needed to keep
 /// the workers busy. Measured, of 1 MiB each: 4 or 64 MiB for a worker make no difference in time, only in memory.
 const WINDOW_BYTES_PER_WORKER: usize = 4 << 20;
@@ -99,6 +103,27 @@ impl Window {
     }
 }
 
+/// When a window is widened that nobody has chosen.
+#[derive(Debug)]
+struct Growth {
+    most: usize,
+    since: Instant,
+    given: usize,
+}
+
+impl Growth {
+    /// What a window of so many items is from now on, as some more are given to the caller.
+    fn widen(&mut self, window: usize, given: usize) -> usize {
+        self.given += given;
+        if self.given < window {
+            return window;
+        }
+        let is_quick = self.since.elapsed() < QUICK;
+        (self.given, self.since) = (0, Instant::now());
+        if is_quick { window.saturating_mul(2).min(self.most) } else { window }
+    }
+}
+
 /// A map that runs: makes pieces out of items, and has their replies.
 struct Stream<'p, I, R> {
     crew: Arc<Crew>,
@@ -111,6 +136,7 @@ struct Stream<'p, I, R> {
     chunk: Chunk,
     /// What may be on its way at a time.
     window: Window,
+    growth: Option<Growth>,
     /// A reply that is there goes before the next item, which may be long in coming.
     gives_first: bool,
     made: usize,
@@ -149,12 +175,16 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
 
     fn lazy(plan: Plan<'p>, call: Result<Call>, items: I) -> Result<Self> {
         let chunk = Chunk { items: plan.chunk_size.unwrap_or(1), bytes: usize::MAX };
-        let items_at_once = chunk.items.saturating_mul(plan.crew.workers() * SHALLOW_WINDOW);
-        let window = Window::new(plan.crew, plan.window.unwrap_or(items_at_once), usize::MAX);
+        let [shallow, deep] = [SHALLOW_WINDOW, DEEP_WINDOW].map(|pieces| plan.crew.workers() * pieces);
+        let [shallow, deep] = [shallow, deep].map(|pieces| chunk.items.saturating_mul(pieces));
+        let window = Window::new(plan.crew, plan.window.unwrap_or(shallow), usize::MAX);
+        let growth = Growth { most: deep, since: Instant::now(), given: 0 };
+        let growth = plan.window.is_none().then_some(growth);
         let (least, most) = items.size_hint();
         let mut stream = Self::new(plan, call, items, (true, chunk, window))?;
         // Who knows how many items there are has them at hand: then the workers are kept busy while the caller has a result.
         stream.gives_first = most != Some(least);
+        stream.growth = growth;
         Ok(stream)
     }
 
@@ -175,6 +205,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
             // A worker that is replaced after so many items is given no more at once.
             chunk: Chunk { items: chunk.items.min(crew.items_per_worker()), ..chunk },
             window,
+            growth: None,
             gives_first: false,
             made: 0,
             received: 0,
@@ -292,6 +323,13 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
             progress(self.done);
         }
         Poll::Ready(Some((index, items, reply)))
+    }
+
+    /// So many items are about to be given to the caller.
+    fn note_given(&mut self, items: usize) {
+        if let Some(growth) = &mut self.growth {
+            self.window.items = growth.widen(self.window.items, items);
+        }
     }
 
     /// All results in order, or the first error that is known.

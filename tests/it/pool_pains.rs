@@ -528,20 +528,23 @@ over("both are said to run, and none is cancelled")
 /// Python: `imap` reads all its input, however few results are taken.
 #[test]
 fn pain_18_input_is_read_as_results_are_taken() {
+    // At first; once results have come quickly it may be wider.
     const WINDOW: u64 = 2 * 2;
+    const WIDEST: u64 = 2 * 32;
     let pool = Pool::new(2).unwrap();
     let read = Cell::new(0);
     let without_end = || (0_u64..).inspect(|_| read.set(read.get() + 1));
     for taken in 1..20 {
+        let window = if taken <= WINDOW { WINDOW } else { WIDEST };
         read.set(0);
         let mut results = pool.imap(one_more, without_end());
         assert!((1..=taken).all(|n| results.next().unwrap().unwrap() == n));
-        assert!(read.get() <= taken + WINDOW, "{taken} taken, {} read", read.get());
+        assert!(read.get() <= taken + window, "{taken} taken, {} read", read.get());
         drop(results);
         read.set(0);
         let mut results = pool.imap_unordered(one_more, without_end());
         assert!((0..taken).all(|_| results.next().unwrap().is_ok()));
-        assert!(read.get() <= taken + WINDOW, "{taken} taken, {} read", read.get());
+        assert!(read.get() <= taken + window, "{taken} taken, {} read", read.get());
     }
 }
 

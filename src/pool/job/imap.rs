@@ -48,12 +48,14 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Results<'p, I, R> {
             let Some(stream) = &mut self.stream else { return Poll::Ready(self.failed.take().map(Err)) };
             if let Some((items, reply)) = self.early.pop_first() {
                 stream.held -= items;
+                stream.note_given(items);
                 self.ready = results_of(reply, items, stream.given).into();
                 continue;
             }
             match stream.receive_until(deadline) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some((_, items, reply))) if !in_order => {
+                    stream.note_given(items);
                     self.ready = results_of(reply, items, stream.given).into();
                 }
                 Poll::Ready(Some((index, items, reply))) => {
