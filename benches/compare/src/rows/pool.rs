@@ -11,6 +11,7 @@ use crate::row::{Row, Unit};
 use crate::sides::{unpin, watchdog};
 
 const ONE_BY_ONE: &str = "crosslane Pool::map, chunks of 1";
+const IMAP: &str = "crosslane Pool::imap";
 const CHUNKS: &str = "crosslane Pool::map";
 const THREADS: &str = "rayon, 2 threads";
 const APPLY: &str = "crosslane Pool::apply, 1 worker";
@@ -24,10 +25,11 @@ pub fn rows(scale: f64) -> Vec<Row> {
     vec![
         Row::new("pool of 2, trivial tasks, one by one", Unit::Nanos, singles)
             .contestant(ONE_BY_ONE, move || map(singles, Some(1)))
+            .contestant(IMAP, move || imap(singles))
             .contestant(THREADS, move || threads(singles))
             .within(ONE_BY_ONE, 1000.0)
             .versus(ONE_BY_ONE, THREADS)
-            .python(ONE_BY_ONE, "Python Pool.imap, chunks of 1", few, &[few, 1], python::POOL)
+            .python(IMAP, "Python Pool.imap, chunks of 1", few, &[few, 1], python::POOL)
             .python(ONE_BY_ONE, "Python ProcessPoolExecutor.map", few, &[few], python::EXECUTOR),
         Row::new("pool of 2, trivial tasks, default chunks", Unit::Nanos, items)
             .contestant(CHUNKS, move || map(items, None))
@@ -70,6 +72,14 @@ fn map(items: u64, chunk: Option<usize>) -> f64 {
         let job = chunk.into_iter().fold(job, |job, chunk| job.chunk_size(chunk));
         let squares = job.map(|n: u64| n.wrapping_mul(n), 0..items).expect("results");
         assert_eq!(squares.len() as u64, items);
+    })
+}
+
+fn imap(items: u64) -> f64 {
+    let pool = pool(2);
+    timed(|| {
+        let results = pool.imap(|n: u64| n.wrapping_mul(n), 0..items);
+        assert_eq!(results.map(|result| result.expect("a result")).count() as u64, items);
     })
 }
 
