@@ -392,7 +392,7 @@ impl<S: 'static> Pool<S> {
 
     /// The results one by one, in the items' order. Items are read as results are taken: at most a
     /// [window](Job::window) of them is on its way, twice as many as there are workers. Where the results of a window come, and
-    /// are taken, in less than a millisecond, it is doubled, up to 32 for each worker.
+    /// are taken, in less than a millisecond, it is doubled, up to 64 for each worker.
     ///
     /// Does not block; `next` does, until the next item has an outcome, and begins with sending what the window has room for:
     /// nothing is sent, nor any item read, before the first. Items travel singly unless

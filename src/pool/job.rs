@@ -36,6 +36,9 @@ const PIECE_BYTES: usize = 64 << 10;
 const DEEP_WINDOW: usize = DEPTH;
 /// As many, of one whose results are taken one by one and that says nothing else, at its beginning.
 const SHALLOW_WINDOW: usize = 2;
+/// And at its widest: as many may have come before their turn as are on their way, so that one worker may sleep while another
+/// goes on.
+const WIDEST_WINDOW: usize = 2 * DEPTH;
 /// If the results of a whole window come in less, it is doubled: a worker that sleeps and is woken for each item costs more
 /// than the items.
 const QUICK: Duration = Duration::from_millis(1);
@@ -175,10 +178,10 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
 
     fn lazy(plan: Plan<'p>, call: Result<Call>, items: I) -> Result<Self> {
         let chunk = Chunk { items: plan.chunk_size.unwrap_or(1), bytes: usize::MAX };
-        let [shallow, deep] = [SHALLOW_WINDOW, DEEP_WINDOW].map(|pieces| plan.crew.workers() * pieces);
-        let [shallow, deep] = [shallow, deep].map(|pieces| chunk.items.saturating_mul(pieces));
+        let [shallow, widest] = [SHALLOW_WINDOW, WIDEST_WINDOW].map(|pieces| plan.crew.workers() * pieces);
+        let [shallow, widest] = [shallow, widest].map(|pieces| chunk.items.saturating_mul(pieces));
         let window = Window::new(plan.crew, plan.window.unwrap_or(shallow), usize::MAX);
-        let growth = Growth { most: deep, since: Instant::now(), given: 0 };
+        let growth = Growth { most: widest, since: Instant::now(), given: 0 };
         let growth = plan.window.is_none().then_some(growth);
         let (least, most) = items.size_hint();
         let mut stream = Self::new(plan, call, items, (true, chunk, window))?;

@@ -530,7 +530,7 @@ over("both are said to run, and none is cancelled")
 fn pain_18_input_is_read_as_results_are_taken() {
     // At first; once results have come quickly it may be wider.
     const WINDOW: u64 = 2 * 2;
-    const WIDEST: u64 = 2 * 32;
+    const WIDEST: u64 = 2 * 64;
     let pool = Pool::new(2).unwrap();
     let read = Cell::new(0);
     let without_end = || (0_u64..).inspect(|_| read.set(read.get() + 1));

@@ -78,10 +78,10 @@ macro_rules! plans {
         }
 
         /// At most so many items are on their way at a time, or have a result that is not yet taken; 0 counts as 1. If nobody
-        /// says, it is two pieces for each worker of an `imap`, and up to 32 once a window of results comes in less than a
+        /// says, it is two pieces for each worker of an `imap`, and up to 64 once a window of results comes in less than a
         /// millisecond: so that little is read in vain where a result takes long, and no worker sleeps where it does not. It is
-        /// 32 of a map that ends when all is done. Beyond 4 MiB of
-        /// arguments for each worker, and 64 MiB in all, it is never more than two pieces for each.
+        /// 32 of a map that ends when all is done. Beyond 4 MiB of arguments for each worker, and 64 MiB in all, it is never
+        /// more than two pieces for each.
         pub fn window(mut self, items: usize) -> Self {
             self.plan.window = Some(items.max(1));
             self
