@@ -12,4 +12,7 @@ trap 'rm -rf "$copy"' EXIT
 mkdir "$copy/0"
 git ls-files -z --cached --others --exclude-standard | xargs -0 tar -cf - --ignore-failed-read -- | tar -xf - -C "$copy/0"
 cargo build --quiet -p crosslane-checks
+keep_stacks
+# What core's other tests depend on; what the models do, ci/loom.sh has built.
+(cd "$copy/0" && CARGO_TARGET_DIR=$target/plain cargo test --quiet --no-run -p crosslane-core --lib)
 "$target/debug/crosslane-checks" steps "$least_step_mutants" "$copy" "$target" "$@"

@@ -74,3 +74,11 @@ at_least() {
     grep -oE '(skipped|mended): .*' <<<"$report" || true
     echo "$passed tests passed: $*"
 }
+
+# keep_stacks: builds ci/lib/stacks.rs, which whoever runs models preloads: it halves their time, and changes nothing else.
+keep_stacks() {
+    [ "$(uname -s)" = Linux ] || return 0
+    mkdir -p "$target/stacks"
+    rustc --edition 2024 -O -D warnings --crate-type cdylib ci/lib/stacks.rs -o "$target/stacks/libstacks.so"
+    export CROSSLANE_STACKS=$target/stacks/libstacks.so
+}

@@ -16,6 +16,9 @@ use crate::run::{self, Outcome};
 const MODEL_LIMIT: Duration = Duration::from_secs(300);
 /// Seconds that a mutant's models search: most mutants fail within the first.
 const SEARCHES: [&str; 2] = ["1", "10"];
+/// Those of a control, which looks at its clock after 500 executions: all of them have passed before, so what may still fail is the
+/// end of a search that is broken off.
+const CONTROL: &str = "0";
 /// What a mutant's run may take above its search before it counts as hung.
 const MUTANT_LIMIT: Duration = Duration::from_secs(90);
 /// Lines that a call may have between its name, where the compiler locates it, and its ordering.
@@ -85,7 +88,7 @@ fn run_models(
     scratch: &Scratch,
     faults: &mut Vec<String>,
 ) -> Result<(Touched, Vec<Duration>), Box<dyn std::error::Error>> {
-    let results = run::in_parallel(models, |i, model| {
+    let results = run::in_parallel(run::cpus(), models, |i, model| {
         let (output, sites) = (scratch.file(&format!("{i}.out")), scratch.file(&format!("{i}.sites")));
         let env = [("CROSSLANE_SITES", &*sites.to_string_lossy())];
         let start = Instant::now();
@@ -138,8 +141,8 @@ fn explored(line: &str) -> Option<[&str; 4]> {
 
 /// The models that fail when a mutant is asked for that no site matches: these would "catch" anything.
 fn run_controls(models: &[Model], scratch: &Scratch) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-    let outcomes = run::in_parallel(models, |i, model| {
-        mutate(model, "nowhere.rs:0", SEARCHES[0], &scratch.file(&format!("{i}.control")))
+    let outcomes = run::in_parallel(run::cpus(), models, |i, model| {
+        mutate(model, "nowhere.rs:0", CONTROL, &scratch.file(&format!("{i}.control")))
     })?;
     let failed = models.iter().zip(outcomes).filter(|(_, outcome)| *outcome != Outcome::Passed);
     Ok(failed.map(|(model, _)| model.name()).collect())
@@ -161,7 +164,7 @@ fn run_mutants(
     scratch: &Scratch,
 ) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let mutants: Vec<(&String, &Vec<usize>)> = touched.iter().collect();
-    let results = run::in_parallel(&mutants, |i, (site, touching)| {
+    let results = run::in_parallel(run::cpus(), &mutants, |i, (site, touching)| {
         let start = Instant::now();
         let output = scratch.file(&format!("{i}.mutant"));
         for seconds in SEARCHES {

@@ -40,6 +40,10 @@ pub(crate) fn run(
     command.args(["--nocapture", "--test-threads=1"]).envs(env.iter().copied());
     // A model that fails prints a backtrace for each thread of it otherwise.
     command.env("RUST_BACKTRACE", "0");
+    // ci/lib/stacks.rs, where it could be built.
+    if let Some(library) = std::env::var_os("CROSSLANE_STACKS") {
+        command.env("LD_PRELOAD", library);
+    }
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     Ok(wait(&mut command.spawn()?, limit)?)
 }
@@ -59,17 +63,19 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Outcome> {
     }
 }
 
-/// The most threads of [`in_parallel`].
-pub(crate) const MOST_THREADS: usize = 8;
+/// How many threads keep this machine busy: its CPUs, and at most 8.
+pub(crate) fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(8)
+}
 
-/// Does `work` for each of `items` on as many threads as there are CPUs, in their order; the first error is returned.
+/// Does `work` for each of `items` on so many threads, in their order; the first error is returned.
 pub(crate) fn in_parallel<T: Sync, R: Send>(
+    threads: usize,
     items: &[T],
     work: impl Fn(usize, &T) -> Result<R, Box<dyn std::error::Error>> + Sync,
 ) -> Result<Vec<R>, Box<dyn std::error::Error>> {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let done = std::sync::Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

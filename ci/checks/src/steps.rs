@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use crate::Faults;
 use crate::run::{self, Outcome};
 
-/// Seconds that a mutant's models search.
-const SEARCH: &str = "20";
+/// Seconds that a mutant's models search, on a machine that does much else; the longest takes 5 on one that does not.
+const SEARCH: &str = "60";
 /// What a mutant's run may take before it counts as hung.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Mutant {
@@ -31,6 +31,13 @@ struct Mutant {
     test: String,
     old: String,
     new: String,
+}
+
+impl Mutant {
+    /// The file of its test, without `.rs`, or `lib`.
+    fn binary(&self) -> &str {
+        self.test.split("::").next().unwrap_or_default()
+    }
 }
 
 /// Tries every mutant of `root`'s lists on the sources in `copy`, building into `target`; with `only`, those of the lists of
@@ -51,26 +58,38 @@ pub(crate) fn check(root: &Path, least: &str, copy: &Path, target: &Path, only: 
         let text = std::fs::read_to_string(&path)?;
         mutants.extend(parse(&text).map_err(|why| format!("{}: {why}", path.display()))?);
     }
-    let places = Places::new(copy, target)?;
-    let results = run::in_parallel(&mutants, |_, mutant| {
-        let (start, place) = (Instant::now(), places.take());
-        let result = attempt(mutant, &place).map_err(|why| why.to_string());
+    // Those of one test binary one after another in one place: each but the first finds most of it built.
+    mutants.sort_by(|a, b| a.binary().cmp(b.binary()));
+    let mut lists: Vec<&[Mutant]> = mutants.chunk_by(|a, b| a.binary() == b.binary()).collect();
+    lists.sort_by_key(|list| std::cmp::Reverse(list.len()));
+    // One more than there are CPUs: some mutants only wait, until a test's own watchdog barks.
+    let lanes = (run::cpus() + 1).min(lists.len());
+    let places = Places::new(copy, target, lanes)?;
+    let results = run::in_parallel(lanes, &lists, |_, list| {
+        let place = places.take();
+        let tried = list.iter().map(|mutant| {
+            let start = Instant::now();
+            (mutant, attempt(mutant, &place).map_err(|why| why.to_string()), start.elapsed())
+        });
+        let tried: Vec<_> = tried.collect();
         places.give_back(place);
-        Ok((result, start.elapsed()))
+        Ok(tried)
     })?;
-    println!("{:<60} {:>8}  result", "step mutant", "seconds");
+    println!("{:<68} {:>6} {:>6}  result", "step mutant", "built", "ran");
     let mut faults = Vec::new();
     let mut caught = 0;
-    for (mutant, (result, took)) in mutants.iter().zip(&results) {
+    for (mutant, result, took) in results.iter().flatten() {
         let text = match result {
-            Ok(Outcome::Failed) => "caught".to_owned(),
-            Ok(Outcome::Passed) => "SURVIVES".to_owned(),
-            Ok(Outcome::Hung) => "HANGS".to_owned(),
+            Ok((Outcome::Failed, _)) => "caught".to_owned(),
+            Ok((Outcome::Passed, _)) => "SURVIVES".to_owned(),
+            Ok((Outcome::Hung, _)) => "HANGS".to_owned(),
             Err(why) => format!("ERROR: {why}"),
         };
-        println!("{:<60} {:>8.2}  {text}", mutant.name, took.as_secs_f64());
+        let ran = result.as_ref().map_or(Duration::ZERO, |(_, ran)| *ran);
+        let built = took.saturating_sub(ran);
+        println!("{:<68} {:>6.2} {:>6.2}  {text}", mutant.name, built.as_secs_f64(), ran.as_secs_f64());
         match result {
-            Ok(Outcome::Failed) => caught += 1,
+            Ok((Outcome::Failed, _)) => caught += 1,
             _ => faults.push(format!("step mutant \"{}\" of {} ({}): {text}", mutant.name, mutant.file, mutant.test)),
         }
     }
@@ -87,18 +106,26 @@ struct Place {
     target: PathBuf,
 }
 
-/// As many places as there are CPUs; the first builds beside the models.
+/// The places; the first builds beside the models.
 struct Places(Mutex<Vec<Place>>);
 
 impl Places {
-    fn new(copy: &Path, target: &Path) -> std::io::Result<Self> {
+    /// So many; each finds what the first one's target directory has: nothing but this project's own crates is built again.
+    fn new(copy: &Path, target: &Path, count: usize) -> Result<Self, Box<dyn std::error::Error>> {
         let mut places = vec![Place { copy: copy.join("0"), target: target.to_owned() }];
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        for i in 1..cpus.min(run::MOST_THREADS) {
+        for i in 1..count {
             let place = Place { copy: copy.join(i.to_string()), target: target.join(format!("mutants-{i}")) };
-            let status = Command::new("cp").arg("-a").arg(&places[0].copy).arg(&place.copy).status()?;
-            if !status.success() {
-                return Err(std::io::Error::other(format!("cp: {status}")));
+            copy_tree(&["-a"], &places[0].copy, &place.copy)?;
+            for part in ["loom/release", "plain/debug"] {
+                let _ = std::fs::remove_dir_all(place.target.join(part));
+                std::fs::create_dir_all(place.target.join(part))?;
+                // Not the lock, which would be one for all, nor what was built by steps.
+                for kind in [".fingerprint", "build", "deps"] {
+                    let from = target.join(part).join(kind);
+                    if from.is_dir() {
+                        copy_tree(&["-a", "-l"], &from, &place.target.join(part).join(kind))?;
+                    }
+                }
             }
             places.push(place);
         }
@@ -113,6 +140,12 @@ impl Places {
     fn give_back(&self, place: Place) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(place);
     }
+}
+
+/// `cp` with these options.
+fn copy_tree(options: &[&str], from: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let status = Command::new("cp").args(options).args([from, to]).status()?;
+    if status.success() { Ok(()) } else { Err(format!("cp {}: {status}", from.display()).into()) }
 }
 
 fn parse(text: &str) -> Result<Vec<Mutant>, String> {
@@ -146,8 +179,8 @@ fn parse(text: &str) -> Result<Vec<Mutant>, String> {
     }
 }
 
-/// Changes the copy, builds and runs the test, and changes the copy back.
-fn attempt(mutant: &Mutant, Place { copy, target }: &Place) -> Result<Outcome, Box<dyn std::error::Error>> {
+/// Changes the copy, builds and runs the test, and changes the copy back. How it ended, and how long it ran.
+fn attempt(mutant: &Mutant, Place { copy, target }: &Place) -> Result<(Outcome, Duration), Box<dyn std::error::Error>> {
     let path = copy.join(&mutant.file);
     let whole = std::fs::read_to_string(&path)?;
     let changed = apply(mutant, &whole)?;
@@ -161,7 +194,9 @@ fn attempt(mutant: &Mutant, Place { copy, target }: &Place) -> Result<Outcome, B
         // the protocol may fail the model, not that the mutant has fewer steps.
         let env =
             [("CROSSLANE_MUTANT", "step"), ("CROSSLANE_MODEL_SECONDS", SEARCH), ("LOOM_CHECKPOINT_INTERVAL", "500")];
-        run::run(&binary, test, &env, LIMIT, &copy.join("mutant.out"))
+        let start = Instant::now();
+        let outcome = run::run(&binary, test, &env, LIMIT, &copy.join("mutant.out"))?;
+        Ok((outcome, start.elapsed()))
     });
     std::fs::write(&path, whole)?;
     outcome
@@ -181,15 +216,14 @@ fn apply(mutant: &Mutant, whole: &str) -> Result<String, String> {
 
 /// Builds the mutant's test binary in the copy.
 fn build(mutant: &Mutant, copy: &Path, target: &Path) -> Result<String, Box<dyn std::error::Error>> {
-    let file = mutant.test.split("::").next().unwrap_or_default();
+    let file = mutant.binary();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(copy).args(["test", "--no-run", "--quiet", "--message-format=json", "-p", "crosslane-core"]);
     // A mutant changes a few lines, and what it depends on was built for the models before.
     command.env("CARGO_INCREMENTAL", "1");
     // Building takes longer than most models search.
-    for config in ["opt-level=1", "debug=0"] {
-        command.arg("--config").arg(format!("profile.release.package.crosslane-core.{config}"));
-    }
+    command.args(["--config", "profile.release.package.crosslane-core.opt-level=0"]);
+    command.args(["--config", "profile.release.debug=0"]);
     if file.starts_with("loom_") {
         command.args(["--release", "--features", "loom"]).env("RUSTFLAGS", "--cfg crosslane_loom");
         command.env("CARGO_TARGET_DIR", target.join("loom"));
