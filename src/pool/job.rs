@@ -39,7 +39,7 @@ const SHALLOW_WINDOW: usize = 2;
 /// And at its widest: as many may have come before their turn as are on their way, so that one worker may sleep while another
 /// goes on.
 const WIDEST_WINDOW: usize = 2 * DEPTH;
-/// If the results of a whole window come in less, it is doubled: a worker that sleeps and is woken for each item costs more
+/// If the results of a whole window come in less, it is widened: a worker that sleeps and is woken for each item costs more
 /// than the items.
 const QUICK: Duration = Duration::from_millis(1);
 /// Bytes of arguments on their way, for each worker and in all, behind which no piece is made that is not needed to keep
@@ -106,24 +106,31 @@ impl Window {
     }
 }
 
-/// When a window is widened that nobody has chosen.
+/// How a window is widened that nobody has chosen: while results come quickly, by an item for each that is given to the
+/// caller. So it doubles with each window of them, and no more than two items are asked for for each result.
 #[derive(Debug)]
 struct Growth {
     most: usize,
+    /// How many items are still to be given of those that are timed, and since when they are.
+    left: usize,
     since: Instant,
-    given: usize,
+    is_quick: bool,
 }
 
 impl Growth {
+    fn new(window: usize, most: usize) -> Self {
+        Self { most, left: window, since: Instant::now(), is_quick: false }
+    }
+
     /// What a window of so many items is from now on, as some more are given to the caller.
     fn widen(&mut self, window: usize, given: usize) -> usize {
-        self.given += given;
-        if self.given < window {
-            return window;
+        let widened = if self.is_quick { window.saturating_add(given).min(self.most) } else { window };
+        self.left = self.left.saturating_sub(given);
+        if self.left == 0 {
+            self.is_quick = self.since.elapsed() < QUICK;
+            (self.left, self.since) = (widened, Instant::now());
         }
-        let is_quick = self.since.elapsed() < QUICK;
-        (self.given, self.since) = (0, Instant::now());
-        if is_quick { window.saturating_mul(2).min(self.most) } else { window }
+        widened
     }
 }
 
@@ -181,8 +188,7 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         let [shallow, widest] = [SHALLOW_WINDOW, WIDEST_WINDOW].map(|pieces| plan.crew.workers() * pieces);
         let [shallow, widest] = [shallow, widest].map(|pieces| chunk.items.saturating_mul(pieces));
         let window = Window::new(plan.crew, plan.window.unwrap_or(shallow), usize::MAX);
-        let growth = Growth { most: widest, since: Instant::now(), given: 0 };
-        let growth = plan.window.is_none().then_some(growth);
+        let growth = plan.window.is_none().then(|| Growth::new(shallow, widest));
         let (least, most) = items.size_hint();
         let mut stream = Self::new(plan, call, items, (true, chunk, window))?;
         // Who knows how many items there are has them at hand: then the workers are kept busy while the caller has a result.
