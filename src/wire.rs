@@ -7,7 +7,9 @@
 //! A value of a type that is its bytes (a number, a `Vec<u8>`: see `blob`) skips serde.
 
 mod deeds;
+mod reader;
 mod strict;
+mod told;
 
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
@@ -25,6 +27,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::deeds::Deed;
 use self::deeds::Deeds;
 use self::strict::Checked;
+use self::told::Told;
 use crate::blob;
 use crate::error::{Codec, CodecError, Error, Result};
 use crate::place::Place;
@@ -129,12 +132,20 @@ enum Carrier {
     Queue,
 }
 
+/// The message that is being packed or unpacked on this thread.
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    carrier: Carrier,
+    /// Which [`REFUSAL`] is of a handle in it; 0: none.
+    refusal: u32,
+}
+
 thread_local! {
-    static CARRIER: Cell<Carrier> = const { Cell::new(Carrier::Foreign) };
-    /// Why a handle refused: serde's errors are texts, so the reason travels beside them.
-    static REFUSAL: Cell<Option<Error>> = const { Cell::new(None) };
-    /// Whether there is such a reason. This one needs no destructor, so to look at it is one load.
-    static IS_REFUSED: Cell<bool> = const { Cell::new(false) };
+    static CURRENT: Cell<Current> = const { Cell::new(Current { carrier: Carrier::Foreign, refusal: 0 }) };
+    /// Why a handle refused, and which refusal of this thread's that was: serde's errors are texts, so the reason travels beside
+    /// them.
+    static REFUSAL: Cell<Option<(u32, Error)>> = const { Cell::new(None) };
+    static REFUSALS: Cell<u32> = const { Cell::new(0) };
     /// Boxed, and made when the first is added: most messages have none.
     static OUTGOING: RefCell<Option<Box<Outgoing>>> = const { RefCell::new(None) };
     static INCOMING: RefCell<Vec<Arrived>> = const { RefCell::new(Vec::new()) };
@@ -162,18 +173,20 @@ struct Arrived {
     opened: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-/// Sets who carries, and puts back what was there: a value's `serialize` may itself send a message, or panic.
-struct Carrying(Carrier);
+/// Sets which message it is, and puts back what was there: a value's `serialize` may itself send a message, or panic.
+struct Carrying(Current);
 
 impl Carrying {
+    #[inline]
     fn begin(carrier: Carrier) -> Self {
-        Self(CARRIER.replace(carrier))
+        Self(CURRENT.replace(Current { carrier, refusal: 0 }))
     }
 }
 
 impl Drop for Carrying {
+    #[inline]
     fn drop(&mut self) {
-        CARRIER.set(self.0);
+        CURRENT.set(self.0);
     }
 }
 
@@ -243,6 +256,14 @@ pub(crate) fn pack_for_queue<T: Portable>(value: &T, out: &mut Vec<u8>) -> Resul
     encode(value, out)
 }
 
+/// Appends the bytes of a value; `None` if there are handles in it: then what was appended is of no use.
+pub(crate) fn pack_without_handles<T: Portable>(value: &T, out: &mut Vec<u8>) -> Option<Result<()>> {
+    let _carrying = Carrying::begin(Carrier::Queue);
+    let encoded = postcard_into(value, out);
+    // What became of a refusal is the value's to say.
+    if CURRENT.get().refusal != 0 { None } else { Some(encoded.map_err(refused::<T>)) }
+}
+
 thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
@@ -286,26 +307,42 @@ pub(crate) fn unpack<T: Portable>(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<T> 
 
 /// The value that `bytes` are, which came without descriptors.
 pub(crate) fn unpack_plain<T: Portable>(bytes: &[u8]) -> Result<T> {
-    let decoded = match blob::parse_raw(bytes) {
-        Some(raw) => raw,
-        None => match postcard::take_from_bytes(bytes) {
-            Ok((value, [])) => Ok(value),
-            Ok((_, rest)) => Err(Codec::Length { len_bytes: bytes.len(), element_bytes: bytes.len() - rest.len() }),
-            Err(error) => Err(Codec::Postcard(error)),
-        },
-    };
-    match (decoded, take_refusal()) {
-        (Ok(value), _) => Ok(value),
-        (Err(_), Some(refusal)) => Err(refusal),
-        (Err(reason), None) => Err(Error::Decode { type_name: type_name::<T>(), reason: CodecError(reason) }),
+    match blob::parse_raw(bytes) {
+        Some(raw) => raw.map_err(not_decoded::<T>),
+        None => {
+            let _carrying = Carrying::begin(Carrier::Foreign);
+            match reader::take(bytes) {
+                Ok((value, [])) => Ok(value),
+                Ok((_, rest)) => Err(left_over::<T>(bytes, rest)),
+                Err(Told(error)) => Err(refused_here::<T>(error)),
+            }
+        }
     }
+}
+
+#[cold]
+fn left_over<T>(bytes: &[u8], rest: &[u8]) -> Error {
+    not_decoded::<T>(Codec::Length { len_bytes: bytes.len(), element_bytes: bytes.len() - rest.len() })
+}
+
+#[cold]
+fn refused_here<T>(error: postcard::Error) -> Error {
+    take_refusal(&error).unwrap_or_else(|| not_decoded::<T>(why(error)))
+}
+
+fn not_decoded<T>(reason: Codec) -> Error {
+    Error::Decode { type_name: type_name::<T>(), reason: CodecError(reason) }
+}
+
+fn why(error: postcard::Error) -> Codec {
+    told::reason(&error).map_or(Codec::Postcard(error), Codec::Custom)
 }
 
 /// As [`unpack_plain`], in place of `value`, whose memory serves again if it is of a type that travels as its bytes. After an
 /// error it is as it was.
 pub(crate) fn unpack_plain_into<T: Portable>(bytes: &[u8], value: &mut T) -> Result<()> {
     match blob::parse_raw_into(bytes, value) {
-        Some(done) => done.map_err(|reason| Error::Decode { type_name: type_name::<T>(), reason: CodecError(reason) }),
+        Some(done) => done.map_err(not_decoded::<T>),
         None => unpack_plain(bytes).map(|new| *value = new),
     }
 }
@@ -315,35 +352,38 @@ fn encode<T: Portable>(value: &T, out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(bytes);
         return Ok(());
     }
-    match postcard::serialize_with_flavor(&Checked(value), Appended(out)) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(refused::<T>(error)),
-    }
+    postcard_into(value, out).map_err(refused::<T>)
+}
+
+fn postcard_into<T: Portable>(value: &T, out: &mut Vec<u8>) -> postcard::Result<()> {
+    postcard::serialize_with_flavor(&Checked(value), Appended(out))
 }
 
 #[cold]
 fn refused<T>(error: postcard::Error) -> Error {
-    take_refusal().unwrap_or_else(|| {
-        let reason = strict::reason(&error).map_or(Codec::Postcard(error), Codec::Custom);
-        Error::Encode { type_name: type_name::<T>(), reason: CodecError(reason) }
-    })
+    let encoding = |reason| Error::Encode { type_name: type_name::<T>(), reason: CodecError(reason) };
+    take_refusal(&error).unwrap_or_else(|| encoding(why(error)))
 }
 
-/// Takes why a handle refused, if one did.
-#[inline]
-fn take_refusal() -> Option<Error> {
-    if IS_REFUSED.get() { take_refusal_slow() } else { None }
+/// Takes why a handle of this message refused, if one did and that may be what `error` says.
+#[cold]
+fn take_refusal(error: &postcard::Error) -> Option<Error> {
+    let number = CURRENT.get().refusal;
+    match REFUSAL.take() {
+        Some((noted, why)) if noted == number && told::says_something(error) => Some(why),
+        another => {
+            REFUSAL.set(another);
+            None
+        }
+    }
 }
 
 #[cold]
-fn take_refusal_slow() -> Option<Error> {
-    IS_REFUSED.set(false);
-    REFUSAL.take()
-}
-
 fn note_refusal(why: Error) {
-    REFUSAL.set(Some(why));
-    IS_REFUSED.set(true);
+    let number = REFUSALS.get().wrapping_add(1).max(1);
+    REFUSALS.set(number);
+    REFUSAL.set(Some((number, why)));
+    CURRENT.set(Current { refusal: number, ..CURRENT.get() });
 }
 
 /// The longest message that is encoded on the stack, in bytes.
@@ -355,7 +395,7 @@ pub(crate) const SMALL_BYTES: usize = 56;
 pub(crate) fn pack_small<T: Portable>(value: &T, out: &mut [u8]) -> Option<usize> {
     // A handle owns something, so a type without a destructor is none. One that takes another's handle out of nowhere
     // gets a refusal, unless it stands in a message of ours that is being packed.
-    if std::mem::needs_drop::<T>() || size_of::<T>() > SMALL_BYTES || CARRIER.get() != Carrier::Foreign {
+    if std::mem::needs_drop::<T>() || size_of::<T>() > SMALL_BYTES || CURRENT.get().carrier != Carrier::Foreign {
         return None;
     }
     postcard::to_slice(&Checked(value), out).ok().map(|bytes| bytes.len())
@@ -433,7 +473,7 @@ fn no_descriptor<E: serde::ser::Error>(doing: &'static str) -> impl Fn(std::io::
 /// Notes that something leaves with the message that is being packed.
 pub(crate) fn attach_moved<E: serde::ser::Error>(handle: &'static str, moved: Box<dyn Moved>) -> Result<(), E> {
     may_travel(handle)?;
-    if CARRIER.get() == Carrier::Several {
+    if CURRENT.get().carrier == Carrier::Several {
         return Err(refuse_to_go(Error::HandleForSeveral { handle }));
     }
     beside(|out| out.moved.push(moved));
@@ -468,7 +508,7 @@ pub(crate) fn arrived_deed<E: serde::de::Error>(deed: &Deed) -> Result<(u32, Ran
 }
 
 fn may_travel<E: serde::ser::Error>(handle: &'static str) -> Result<(), E> {
-    match CARRIER.get() {
+    match CURRENT.get().carrier {
         Carrier::Message | Carrier::Several => Ok(()),
         Carrier::Queue => Err(refuse_to_go(Error::HandleInQueue { handle })),
         Carrier::Foreign => Err(E::custom(Error::HandleOutsideMessage { handle })),
@@ -478,7 +518,7 @@ fn may_travel<E: serde::ser::Error>(handle: &'static str) -> Result<(), E> {
 pub(crate) fn refuse_to_go<E: serde::ser::Error>(why: Error) -> E {
     let text = why.to_string();
     // Nobody would take it, but for the next message that fails.
-    if CARRIER.get() != Carrier::Foreign {
+    if CURRENT.get().carrier != Carrier::Foreign {
         note_refusal(why);
     }
     E::custom(text)

@@ -222,11 +222,11 @@ impl<S: Portable> Sender<S> {
     fn encode_and_send_slow(&mut self, value: &S, patience: Patience) -> Result<()> {
         let mut memory = wire::Scratch::take();
         memory.0.extend_from_slice(&[0; TAG_BYTES]);
-        match wire::pack_for_queue(value, &mut memory.0) {
-            Ok(()) => return push(self.writer()?, &memory.0, patience),
-            // There is a handle in it: once more, with what travels beside.
-            Err(Error::HandleInQueue { .. }) => memory.0.truncate(TAG_BYTES),
-            Err(error) => return Err(error),
+        match wire::pack_without_handles(value, &mut memory.0) {
+            Some(Ok(())) => return push(self.writer()?, &memory.0, patience),
+            Some(Err(error)) => return Err(error),
+            // Once more, with what travels beside.
+            None => memory.0.truncate(TAG_BYTES),
         }
         let mut parcel = wire::pack_behind(std::mem::take(&mut memory.0), value)?;
         parcel.bytes[..TAG_BYTES].copy_from_slice(&self.next_tag.to_le_bytes());

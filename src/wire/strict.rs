@@ -1,26 +1,14 @@
 //! A serialiser around another one, which refuses what would arrive as something else, and keeps what errors say.
 //!
 //! postcard writes no names of fields: what is left out by `skip_serializing_if` would be read all the same, out of what
-//! follows. A derived `Serialize` tells its serialiser of it, and this one refuses. And the errors of postcard are codes: what
-//! a type says of why it cannot be serialised is kept beside them, for [`reason`].
+//! follows. A derived `Serialize` tells its serialiser of it, and this one refuses. What errors say is kept as `told.rs` tells.
 
-use std::cell::Cell;
-use std::error;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 
 use serde::Serialize;
 use serde::ser::{self, Error as _, Serializer};
 
-thread_local! {
-    /// What the last error said that a type made itself.
-    static REASON: Cell<Option<String>> = const { Cell::new(None) };
-}
-
-/// What was said of why a value could not be serialised, if `error` is of the kind that says something.
-#[cold]
-pub(super) fn reason(error: &postcard::Error) -> Option<String> {
-    REASON.take().filter(|_| *error == postcard::Error::SerdeSerCustom)
-}
+use super::told::Told;
 
 /// A value that is to be serialised by a [`Strict`].
 pub(super) struct Checked<'v, T: ?Sized>(pub(super) &'v T);
@@ -34,28 +22,6 @@ impl<T: Serialize + ?Sized> Serialize for Checked<'_, T> {
 
 /// A serialiser, or one of a compound, around another.
 struct Strict<S>(S);
-
-/// The other's error, of which what it says has been noted.
-#[derive(Debug)]
-struct Told<E>(E);
-
-impl<E: Display> Display for Told<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl<E: error::Error> error::Error for Told<E> {}
-
-impl<E: ser::Error> ser::Error for Told<E> {
-    #[cold]
-    fn custom<T: Display>(message: T) -> Self {
-        let text = message.to_string();
-        let error = E::custom(&text);
-        REASON.set(Some(text));
-        Self(error)
-    }
-}
 
 macro_rules! plain {
     ($($method:ident($($name:ident: $type:ty),*);)*) => {$(
@@ -210,6 +176,8 @@ mod tests {
 
     use serde::Deserialize;
 
+    use super::super::reader;
+    use super::super::told::reason;
     use super::*;
 
     /// All shapes that serde knows.
@@ -272,6 +240,7 @@ mod tests {
         let bytes = postcard::to_stdvec(&Checked(&shapes)).unwrap();
         assert_eq!(bytes, postcard::to_stdvec(&shapes).unwrap());
         assert_eq!(postcard::from_bytes::<Shapes>(&bytes).unwrap(), shapes);
+        assert_eq!(reader::take::<Shapes>(&bytes).unwrap(), (shapes, &[][..]));
     }
 
     #[derive(Serialize)]

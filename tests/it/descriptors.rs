@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::Write;
 
-use crosslane::{Connection, Descriptor, Error, pipe, spawn};
+use crosslane::{Connection, Descriptor, Error, Queue, pipe, spawn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use rustix::process::{
     PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_getfd, pidfd_open, setrlimit,
 };
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Watchdog, open_fds};
 
@@ -194,4 +196,34 @@ fn a_result_with_more_descriptors_than_a_socket_has_room_for_waits_for_no_reader
         assert_eq!(ends, Ok(1), "it ends though nobody takes its result");
         assert_eq!(child.join().unwrap().len(), 1700);
     });
+}
+
+/// A file that is left out where it cannot travel.
+#[derive(Debug)]
+struct Perhaps(Option<Descriptor>);
+
+impl Serialize for Perhaps {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = self.0.as_ref().and_then(|file| postcard::to_stdvec(file).ok());
+        bytes.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Perhaps {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Option::<Vec<u8>>::deserialize(deserializer)?;
+        Ok(Self(bytes.and_then(|bytes| postcard::from_bytes(&bytes).ok())))
+    }
+}
+
+#[test]
+fn a_connection_takes_a_handle_that_its_type_leaves_out_elsewhere() {
+    let (mut a, mut b) = pipe::<Perhaps, ()>().unwrap();
+    a.send(&Perhaps(files(1).pop())).unwrap();
+    assert!(b.recv().unwrap().0.is_some());
+    a.send(&Perhaps(None)).unwrap();
+    assert!(b.recv().unwrap().0.is_none());
+    let queue = Queue::bounded(1).unwrap();
+    queue.put(Perhaps(files(1).pop())).unwrap();
+    assert!(queue.get().unwrap().0.is_none());
 }

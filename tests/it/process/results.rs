@@ -134,10 +134,18 @@ fn a_value_that_does_not_decode_is_an_error_that_names_the_type() {
             Err(serde::de::Error::custom("one way only"))
         }
     }
+    let is_told = |error: &Error| matches!(error, Error::Decode { type_name, reason } if type_name.contains("OneWay") && reason.to_string() == "one way only");
     let arguments = spawn(|_: OneWay| (), OneWay(1)).unwrap().join().unwrap_err();
-    assert!(matches!(&arguments, Error::Decode { type_name, .. } if type_name.contains("OneWay")), "{arguments:?}");
+    assert!(is_told(&arguments), "{arguments:?}");
     let result = spawn(|()| OneWay(1), ()).unwrap().join().unwrap_err();
-    assert!(matches!(&result, Error::Decode { type_name, .. } if type_name.contains("OneWay")), "{result:?}");
+    assert!(is_told(&result), "{result:?}");
+    let pool = Pool::new(1).unwrap();
+    let argument = pool.apply(|_: OneWay| (), OneWay(1)).unwrap_err();
+    assert!(is_told(&argument), "{argument:?}");
+    let result = pool.apply(|()| OneWay(1), ()).unwrap_err();
+    assert!(is_told(&result), "{result:?}");
+    let context = pool.with(OneWay(1)).map(|_, ()| (), [()]).unwrap_err();
+    assert!(is_told(&context), "{context:?}");
 }
 
 #[test]
