@@ -3,7 +3,8 @@
 //! One mutex guards all of it, and it is held for as long as it takes to look through the rings: no thread of the pool
 //! stands between a caller and a worker. Whoever waits *sweeps*: takes the answers out of all rings, whoever they are for,
 //! and gives the workers more to do. A thread of the pool's own, the *sweeper*, sweeps only while nobody waits, and is not even
-//! started before that is so; another, the keeper (`keeper.rs`), sleeps until a worker ends.
+//! started before that is so; another, the keeper (`keeper.rs`), sleeps until a worker ends, and while there is work and no
+//! sweeper looks every 50 ms whether somebody sweeps: who waits may be long about an item meanwhile.
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
@@ -18,7 +19,7 @@ use super::call::{Call, Key};
 use super::callbacks::Callbacks;
 use super::keeper::Keeper;
 use super::lane::{self, Companion, Ends, RING_BYTES};
-use super::ledger::{Backoff, Ledger, Phase, Sweeper};
+use super::ledger::{Backoff, Ledger, Phase, Sweeper, Watch};
 use super::pending::Pending;
 use super::piece::{Cause, Deliveries, Job, Piece, Reply, deliver};
 use super::post::{End, Lane, Post, drain};
@@ -92,7 +93,7 @@ impl Crew {
             sweeper: Sweeper::Awake,
             phase: Phase::Open,
             has_sweeper: false,
-            lacks_sweeper: false,
+            watch: Watch::default(),
             next_job: 0,
             known: HashMap::new(),
             unfit_in_a_row: 0,
@@ -243,8 +244,9 @@ impl Crew {
         }
         let (has_limit, is_attended) = (piece.job.timeout.is_some(), piece.is_attended);
         let (ticket, is_easy) = ledger.take_on(piece, &mut deliveries);
-        let is_for_keeper = has_limit || ledger.lanes.iter().any(|lane| lane.post.is_none());
+        let mut is_for_keeper = has_limit || ledger.lanes.iter().any(|lane| lane.post.is_none());
         if is_attended && is_easy && !ledger.has_sweeper {
+            is_for_keeper |= !std::mem::replace(&mut ledger.watch.is_on, true);
             drop(ledger);
         } else {
             self.rouse_sweeper(ledger);
@@ -264,18 +266,33 @@ impl Crew {
         if is_roused {
             self.sweeper.notify_one();
         }
-        if !is_new {
-            return;
+        if is_new && !self.start_sweeper() {
+            self.keeper.wake();
         }
+    }
+
+    /// Starts the sweeper, which is said to have been started already; returns whether it was. If not, the keeper stands in.
+    fn start_sweeper(self: &Arc<Self>) -> bool {
         let crew = Arc::clone(self);
         let thread = std::thread::Builder::new().name("crosslane-sweeper".into());
         let is_started = thread.spawn(move || crew.sweep_alone()).is_ok();
         let mut ledger = self.lock();
-        (ledger.has_sweeper, ledger.lacks_sweeper) = (is_started, !is_started);
-        drop(ledger);
-        if !is_started {
-            self.keeper.wake();
+        ledger.has_sweeper = is_started;
+        ledger.watch.is_on |= !is_started;
+        is_started
+    }
+
+    /// For the keeper: starts the sweeper if there has been none, and nobody has swept for a while though there is work;
+    /// returns when to look again.
+    fn watch(self: &Arc<Self>) -> Option<Duration> {
+        let mut ledger = self.lock();
+        if ledger.has_sweeper {
+            return None;
         }
+        let (is_left_alone, next) = ledger.watch();
+        ledger.has_sweeper = is_left_alone;
+        drop(ledger);
+        next.filter(|_| !is_left_alone || !self.start_sweeper())
     }
 
     /// Hands replies over, and wakes who may sleep for one of them. No lock may be held.
@@ -578,19 +595,14 @@ impl Crew {
     }
 
     /// For the keeper: ends workers whose piece takes longer than it may, lets go those that have been idle for too long,
-    /// and sees to it that there are some if there is work; returns when to look again.
+    /// and sees to it that there are some if there is work, and that somebody sweeps; returns when to look again.
     pub(super) fn tend(self: &Arc<Self>) -> Option<Duration> {
         let mut deliveries = Vec::new();
         let refill = self.fill_vacant(&mut deliveries);
         self.callbacks.start();
-        let ledger = self.lock();
-        if ledger.lacks_sweeper {
-            self.rouse_sweeper(ledger);
-        } else {
-            drop(ledger);
-        }
+        let stranded = self.callbacks.are_stranded().then_some(RETRY_THREAD);
+        let watch = self.watch();
         let mut ledger = self.lock();
-        let stranded = (ledger.lacks_sweeper || self.callbacks.are_stranded()).then_some(RETRY_THREAD);
         // Who is ready has said so; nobody else may be looking.
         ledger.take_answers(&mut deliveries);
         let limit = ledger.enforce_timeouts();
@@ -598,7 +610,7 @@ impl Crew {
         ledger.feed(&mut deliveries);
         drop(ledger);
         self.deliver(deliveries);
-        [limit, idle, refill, stranded].into_iter().flatten().min()
+        [limit, idle, refill, stranded, watch].into_iter().flatten().min()
     }
 }
 

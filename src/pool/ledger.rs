@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 /// How often in a row a worker may fail to start, and the pause before the second attempt; each further one is twice as long.
 const REFILL_ATTEMPTS: u32 = 8;
 const REFILL_PAUSE: Duration = Duration::from_millis(8);
+/// How often it is looked whether somebody sweeps.
+const WATCH_PAUSE: Duration = Duration::from_millis(50);
 /// How often the time of a running piece is looked at.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -37,8 +39,8 @@ pub(super) struct Ledger {
     pub(super) phase: Phase,
     /// Whether the sweeper has been started.
     pub(super) has_sweeper: bool,
-    /// It could not be started, and somebody's work may hang on it.
-    pub(super) lacks_sweeper: bool,
+    /// While it has not been, or could not be.
+    pub(super) watch: Watch,
     pub(super) next_job: u32,
     /// Jobs that need no context, by function.
     pub(super) known: HashMap<Key, Arc<Job>>,
@@ -65,6 +67,24 @@ impl Backoff {
         self.failures = (self.failures + 1).min(REFILL_ATTEMPTS);
         self.not_before = Some(Instant::now() + REFILL_PAUSE * (1 << (self.failures - 1)));
         self.failures == REFILL_ATTEMPTS
+    }
+}
+
+/// How the keeper sees to it that work is looked after.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// It looks again before long, and need not be woken for new work.
+    pub(super) is_on: bool,
+    /// When it looked.
+    since: Instant,
+    /// How often somebody had swept by then, if there was work.
+    seen: Option<u64>,
+}
+
+impl Default for Watch {
+    /// Before there is any work: a pool that does not live longer than a pause wakes nobody.
+    fn default() -> Self {
+        Self { is_on: true, since: Instant::now(), seen: Some(u64::MAX) }
     }
 }
 
@@ -102,6 +122,19 @@ impl Ledger {
     pub(super) fn has_work(&self) -> bool {
         let is_busy = |post: &Post| post.flying.iter().any(|flying| flying.piece.is_some());
         !self.pending.is_empty() || self.lanes.iter().filter_map(|lane| lane.post.as_ref()).any(is_busy)
+    }
+
+    /// For the keeper: whether there is work, and nobody has swept, or slept until there is something to, since it looked;
+    /// and when to look again, unless there has been nothing to do for two looks.
+    pub(super) fn watch(&mut self) -> (bool, Option<Duration>) {
+        let rest = WATCH_PAUSE.saturating_sub(self.watch.since.elapsed());
+        if !rest.is_zero() {
+            return (false, Some(rest));
+        }
+        let seen = self.has_work().then_some(self.sweeps);
+        let before = std::mem::replace(&mut self.watch.seen, seen);
+        (self.watch.is_on, self.watch.since) = (seen.or(before).is_some(), Instant::now());
+        (self.driving == 0 && seen.is_some() && seen == before, self.watch.is_on.then_some(WATCH_PAUSE))
     }
 
     /// Whether the sweeper is to be woken, because there is work; it is taken to be woken then.

@@ -435,15 +435,19 @@ fn keeper_nanos() -> u64 {
 fn a_thread_looks_for_answers_only_if_nobody_else_does() {
     alone(|()| {
         let sweepers = || threads("crosslane-sweeper").len();
-        let pool = Pool::new(2).unwrap();
-        assert_eq!(pool.broadcast(|n: u32| n + 1, &1).unwrap(), [2, 2]);
-        assert_eq!(pool.apply(|n: u32| n + 1, 1).unwrap(), 2);
-        assert_eq!(pool.map(|n: u32| n + 1, [1]).unwrap(), [2]);
-        // A thread gives itself its name.
-        while threads("crosslane-keeper").is_empty() {
-            std::thread::yield_now();
-        }
-        assert_eq!(sweepers(), 0);
+        // One is started, too, if the machine lets this thread wait for long where it looks for nothing.
+        let alone = (0..20).find_map(|_| {
+            let pool = Pool::new(2).unwrap();
+            assert_eq!(pool.broadcast(|n: u32| n + 1, &1).unwrap(), [2, 2]);
+            assert_eq!(pool.apply(|n: u32| n + 1, 1).unwrap(), 2);
+            assert_eq!(pool.map(|n: u32| n + 1, [1]).unwrap(), [2]);
+            // A thread gives itself its name.
+            while threads("crosslane-keeper").is_empty() {
+                std::thread::yield_now();
+            }
+            (sweepers() == 0).then_some(pool)
+        });
+        let pool = alone.unwrap();
         let (runs, ends) = (Event::new().unwrap(), Event::new().unwrap());
         let wait = |(runs, ends): (Event, Event)| {
             runs.set();
@@ -478,6 +482,42 @@ fn items_may_wait_for_what_a_worker_does_with_those_before() {
             context.len()
         };
         assert_eq!(pool.with(context).chunk_size(1).map(set, items).unwrap(), [1 << 20; 3]);
+    });
+}
+
+#[test]
+fn items_may_wait_for_one_whose_worker_died_or_is_stopped() {
+    alone(|()| {
+        let done = [(); 2].map(|()| Event::new().unwrap());
+        let items = |done: &Event| {
+            let done = done.clone();
+            (0..2_u32).inspect(move |&n| {
+                if n == 1 {
+                    done.wait();
+                }
+            })
+        };
+        let again = |(tries, done): &(Value<u32>, Event), n: u32| {
+            if tries.fetch_add(1) == 0 {
+                std::process::abort();
+            }
+            done.set();
+            n
+        };
+        // Its successor's ring is closed until that has come up, and this thread is in its items.
+        let pool = Pool::builder().workers(1).retries(1).build().unwrap();
+        let context = (Value::new(0).unwrap(), done[0].clone());
+        assert_eq!(pool.with(context).chunk_size(1).map(again, items(&done[0])).unwrap(), [0, 1]);
+
+        let pool = Pool::new(2).unwrap();
+        pool.broadcast(|()| (), &()).unwrap();
+        let first = Pid::from_raw(i32::try_from(pool.worker_pids()[0]).unwrap()).unwrap();
+        kill_process(first, Signal::STOP).unwrap();
+        let set = |done: &Event, n: u32| {
+            done.set();
+            n
+        };
+        assert_eq!(pool.with(done[1].clone()).chunk_size(1).map(set, items(&done[1])).unwrap(), [0, 1]);
     });
 }
 
@@ -522,11 +562,19 @@ fn without_a_thread_for_it_work_goes_on_too() {
             std::thread::yield_now();
         }
         assert_eq!(threads("crosslane-sweeper").len(), 0);
+        drop(tasks);
+        // Nor is anybody busy with trying to start one.
+        let before = keeper_nanos();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(keeper_nanos() - before < 20_000_000, "{} ns", keeper_nanos() - before);
+        let ends = Event::new().unwrap();
+        let task = pool.submit(|ends: Event| ends.wait(), ends.clone()).unwrap();
         limit_memory_to(None);
         while threads("crosslane-sweeper").is_empty() {
             std::thread::yield_now();
         }
-        drop(tasks);
+        ends.set();
+        task.result().unwrap();
     });
 }
 
