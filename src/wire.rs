@@ -39,8 +39,9 @@ const MAX_SCRATCH_BYTES: usize = 4 << 20;
 ///
 /// That is what derives `Serialize` and `Deserialize`, but for serde's attributes that need the names of fields in the
 /// message: a field that `skip_serializing_if` leaves out is an [`Error::Encode`], and `untagged`, `tag`, `flatten` and types like
-/// `serde_json::Value` are an [`Error::Encode`] or [`Error::Decode`]. A field with `skip_serializing` alone is not: what follows
-/// is taken for it.
+/// `serde_json::Value` are an [`Error::Encode`] or [`Error::Decode`]. A field with `skip_serializing` alone, or
+/// `skip_deserializing` alone, nothing can tell from one that is not there: what follows is read in its place, so the value arrives
+/// as another one, or as an [`Error::Decode`] where that does not fit or nothing is left. `skip`, which is both, is neither.
 ///
 /// Handles (`Queue`, `Lock`, `Connection`, ...) are among it, and travel with the descriptor that they need.
 #[diagnostic::on_unimplemented(

@@ -47,6 +47,8 @@ pub(super) struct Context {
     fds: Vec<OwnedFd>,
     /// Decoding it was tried with the descriptors themselves.
     are_fds_spent: bool,
+    /// Why that failed.
+    lost_for: Option<Failure>,
     value: Option<Box<dyn Any>>,
 }
 
@@ -66,6 +68,13 @@ impl Context {
         self.are_fds_spent && self.value.is_none()
     }
 
+    /// An item has failed: if the context is lost since, that is why, and what the items behind it fail for.
+    pub(super) fn note(&mut self, failure: &Failure) {
+        if self.is_lost() {
+            self.lost_for.get_or_insert_with(|| failure.clone());
+        }
+    }
+
     fn get<C: Portable>(&mut self) -> Result<&C, Failure> {
         if self.value.is_none() {
             self.value = Some(Box::new(self.decode::<C>()?));
@@ -78,7 +87,7 @@ impl Context {
     /// has not failed, and copies are used, if this process may have as many more.
     fn decode<C: Portable>(&mut self) -> Result<C, Failure> {
         if self.is_lost() {
-            return Err(Failure::FdLimit);
+            return Err(self.lost_for.clone().unwrap_or(Failure::FdLimit));
         }
         let copies: Result<Vec<_>, _> = self.fds.iter().map(OwnedFd::try_clone).collect();
         let fds = copies.unwrap_or_else(|_| {

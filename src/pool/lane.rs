@@ -224,7 +224,7 @@ impl Head {
 }
 
 /// Why an item has no result.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Failure {
     Panicked(PanicReport),
     /// Its bytes are no value of the function's argument.

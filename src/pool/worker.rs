@@ -303,10 +303,8 @@ impl Run<'_, '_> {
         let (context, bench, packer) = (&mut self.job.context, &mut *self.bench, &mut *self.packer);
         let bytes = &mut *self.out;
         let run = AssertUnwindSafe(|| call.run(bench, context, item, Out { bytes, packer }));
-        match catch_unwind(run) {
-            Ok(done) => done,
-            Err(payload) => Err(Failure::Panicked(report::caught(&*payload))),
-        }
+        let done = catch_unwind(run).unwrap_or_else(|payload| Err(Failure::Panicked(report::caught(&*payload))));
+        done.inspect_err(|failure| context.note(failure))
     }
 }
 

@@ -274,6 +274,33 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_both_sides_skip_is_whole_and_one_that_one_side_skips_is_another() {
+        #[derive(Serialize, Deserialize, PartialEq, Debug)]
+        struct Cached {
+            key: u8,
+            #[serde(skip)]
+            both: u8,
+            value: u8,
+        }
+        #[derive(Serialize, Deserialize, PartialEq, Debug)]
+        struct OneSided {
+            key: u8,
+            #[serde(skip_serializing)]
+            one: u8,
+            value: u8,
+        }
+        let cached = Cached { key: 1, both: 0, value: 3 };
+        let bytes = postcard::to_stdvec(&Checked(&cached)).unwrap();
+        assert_eq!(reader::take::<Cached>(&bytes).unwrap(), (cached, &[][..]));
+        let one_sided = || OneSided { key: 1, one: 2, value: 3 };
+        let bytes = postcard::to_stdvec(&Checked(&one_sided())).unwrap();
+        assert!(reader::take::<OneSided>(&bytes).is_err(), "nothing is left for `value`");
+        let bytes = postcard::to_stdvec(&Checked(&(one_sided(), 4_u8))).unwrap();
+        let (other, _) = reader::take::<OneSided>(&bytes).unwrap();
+        assert_eq!(other, OneSided { key: 1, one: 3, value: 4 });
+    }
+
+    #[test]
     fn what_was_said_of_another_error_is_not_said_of_this_one() {
         let error = postcard::to_stdvec(&Checked(&Sparse { id: 1, note: None })).unwrap_err();
         let other = postcard::to_slice(&Checked(&[0; 4]), &mut []).unwrap_err();

@@ -201,12 +201,48 @@ fn a_context_needs_no_more_descriptors_than_it_has() {
         let mut results = pool.with(large()).chunk_size(2).window(2).imap(len, 0..);
         for _ in 0..3 {
             let (one, two) = (results.next().unwrap(), results.next().unwrap());
-            assert!(matches!(&one, Err(Error::Refused { message, .. }) if message.contains("memory")), "{one:?}");
-            assert!(matches!(two, Err(Error::FdLimit)), "{two:?}");
+            for result in [one, two] {
+                assert!(
+                    matches!(&result, Err(Error::Refused { message, .. }) if message.contains("memory")),
+                    "{result:?}"
+                );
+            }
         }
         pool.broadcast(limit_memory, &false).unwrap();
         assert_eq!(results.next().unwrap().unwrap(), (64 << 20) + 6);
         drop(results);
+        pool.broadcast(limit_descriptors, &limit).unwrap();
+    });
+}
+
+/// Cannot be read.
+#[derive(Debug, serde::Serialize)]
+struct Panics(Descriptor);
+
+impl<'de> serde::Deserialize<'de> for Panics {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let _ = Descriptor::deserialize(deserializer)?;
+        panic!("it cannot be read")
+    }
+}
+
+#[test]
+fn a_context_that_panics_does_so_for_each_item_with_copies_of_its_descriptors_or_without() {
+    alone(|()| {
+        let pool = Pool::new(1).unwrap();
+        let fails = || {
+            let file = Descriptor(std::fs::File::open("/dev/null").unwrap().into());
+            for result in pool.with(Panics(file)).chunk_size(3).map_all(|_, n: u32| n, 0..3).unwrap() {
+                assert!(
+                    matches!(&result, Err(Error::Panicked(report)) if report.message == "it cannot be read"),
+                    "{result:?}"
+                );
+            }
+        };
+        fails();
+        // Those that it has, and no copies.
+        let limit = pool.broadcast(leave_descriptors, &1).unwrap()[0];
+        fails();
         pool.broadcast(limit_descriptors, &limit).unwrap();
     });
 }
