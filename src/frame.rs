@@ -26,7 +26,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{FileType, MemfdFlags};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -401,8 +401,16 @@ fn unpack(sockets: Vec<OwnedFd>, count: usize) -> Result<Vec<OwnedFd>, Error> {
     Ok(fds)
 }
 
+/// Whether to read it is to wait for nobody, as with a memfd.
+pub(crate) fn is_file(fd: &OwnedFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile)
+}
+
 /// Reads a body from its memfd, which its sender wrote: as far as it really goes.
 fn read_spilled(memory: &OwnedFd, len_bytes: u64) -> Result<Vec<u8>, Error> {
+    if !is_file(memory) {
+        return Err(invalid("read a frame's body, which is no file"));
+    }
     let mut body = Vec::new();
     while (body.len() as u64) < len_bytes {
         let left = usize::try_from(len_bytes - body.len() as u64).unwrap_or(usize::MAX);

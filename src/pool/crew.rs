@@ -698,4 +698,40 @@ mod tests {
             assert_eq!(result, Some(()), "{kind:?}");
         }
     }
+
+    #[test]
+    fn a_piece_that_was_not_taken_back_is_not_answered_as_if_it_were() {
+        let pool = Pool::builder().workers(1).retries(1).build().unwrap();
+        let go_on = Event::new().unwrap();
+        let mut task = pool.submit(|go_on: Event| go_on.wait(), go_on.clone()).unwrap();
+        while !task.is_running() {
+            std::thread::yield_now();
+        }
+        let mut ledger = pool.crew.lock();
+        let post = ledger.lanes[0].post.as_mut().unwrap();
+        let slot = post.flying[0].slot;
+        post.answered(Head { slot, ..Head::new(Kind::TakenBack, 1) }, &mut Vec::new());
+        drop(ledger);
+        go_on.set();
+        assert_eq!(task.result_timeout(Duration::from_secs(60)).unwrap(), Some(()));
+    }
+
+    #[test]
+    fn an_answer_without_outcomes_is_corrupt() {
+        let pool = Pool::new(1).unwrap();
+        let go_on = Event::new().unwrap();
+        let task = pool.submit(|go_on: Event| go_on.wait(), go_on.clone()).unwrap();
+        while !task.is_running() {
+            std::thread::yield_now();
+        }
+        let (mut deliveries, mut ledger) = (Vec::new(), pool.crew.lock());
+        let post = ledger.lanes[0].post.as_mut().unwrap();
+        let slot = post.flying[0].slot;
+        post.answered(Head { slot, ..Head::new(Kind::Items, 1) }, &mut deliveries);
+        drop(ledger);
+        deliver(deliveries);
+        let result = task.result();
+        assert!(matches!(result, Err(Error::Corrupt)), "{result:?}");
+        go_on.set();
+    }
 }

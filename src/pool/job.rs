@@ -348,15 +348,15 @@ impl<'p, I: Iterator<Item: Portable>, R: Portable> Stream<'p, I, R> {
         self.is_attended = true;
         let mut results = Vec::new();
         let mut early = Sliding::default();
-        while let Some((index, _, reply)) = self.receive() {
+        while let Some((index, items, reply)) = self.receive() {
             if reply.has_failed() {
                 // It need not wait for earlier ones.
-                outcomes::<R>(reply, self.given, |outcome| outcome.map(drop))?;
-                return Err(Error::Cancelled);
+                outcomes::<R>(reply, items, self.given, |outcome| outcome.map(drop))?;
+                return Err(Error::Corrupt);
             }
-            early.put(index, reply);
-            while let Some(reply) = early.pop_first() {
-                outcomes(reply, self.given, |outcome| {
+            early.put(index, (items, reply));
+            while let Some((items, reply)) = early.pop_first() {
+                outcomes(reply, items, self.given, |outcome| {
                     results.push(outcome?);
                     Ok(())
                 })?;

@@ -241,7 +241,11 @@ pub(super) enum Failure {
     },
     /// The worker is another build than the pool.
     BuildMismatch,
-    Other(String),
+    Other {
+        /// The worker.
+        pid: u32,
+        message: String,
+    },
 }
 
 /// How an item in a piece begins: its length. How an outcome begins: the same, with this bit for a [`Failure`].

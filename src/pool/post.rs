@@ -389,6 +389,8 @@ impl Post {
         match head.kind {
             Kind::Ready => self.is_ready = true,
             Kind::Unfit => self.unfit = postcard::from_bytes(&self.inbox).ok(),
+            // It was not.
+            Kind::TakenBack if self.flying.front().is_some_and(|first| first.piece.is_some()) => self.distrust(),
             Kind::Items | Kind::TakenBack => {
                 if head.lacks_job {
                     lacks(&mut self.told, head.number);
@@ -499,7 +501,7 @@ impl End {
     pub(super) fn of(post: &mut Post) -> Self {
         if let Some(failure) = post.unfit.take() {
             let given = Given { argument: "the initializer's argument", context: "()" };
-            return Self::Failed(failure.into_error(post.process.id(), given, "the state"));
+            return Self::Failed(failure.into_error(given, "the state"));
         }
         match post.process.join_timeout(Duration::ZERO) {
             Ok(_) => Self::Left,
@@ -535,7 +537,7 @@ impl End {
 
 impl Failure {
     /// The error that it is for the caller.
-    pub(super) fn into_error(self, pid: u32, given: Given, result: &'static str) -> Error {
+    pub(super) fn into_error(self, given: Given, result: &'static str) -> Error {
         match self {
             Self::Panicked(report) => Error::Panicked(Box::new(report)),
             Self::Argument(reason) => Error::Decode { type_name: given.argument, reason: CodecError(reason) },
@@ -544,7 +546,7 @@ impl Failure {
             Self::FdLimit => Error::FdLimit,
             Self::TooLarge { len_bytes, limit_bytes } => Error::TooLarge { len_bytes, limit_bytes },
             Self::BuildMismatch => Error::NotPortable,
-            Self::Other(message) => Error::Refused { pid, message },
+            Self::Other { pid, message } => Error::Refused { pid, message },
         }
     }
 }

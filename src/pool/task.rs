@@ -352,28 +352,34 @@ impl<R> fmt::Debug for Task<R> {
 
 /// The result of a piece of one item.
 fn result_of<R: Portable>(reply: Reply, given: Given) -> Result<R> {
-    let mut result = Err(Error::Cancelled);
-    outcomes(reply, given, |outcome| {
+    let mut result = Err(Error::Corrupt);
+    outcomes(reply, 1, given, |outcome| {
         result = outcome;
         Ok(())
     })?;
     result
 }
 
-/// Hands the outcomes of a piece to `each`, in order, until that fails.
+/// Hands the outcomes of a piece of `items` to `each`, in order, until that fails.
+///
+/// # Errors
+/// What `each` says; [`Error::Corrupt`]: they are not as many. A worker writes as many outcomes as there are items, or up to one
+/// that failed: else its memory was written over.
 pub(super) fn outcomes<R: Portable>(
     reply: Reply,
+    items: usize,
     given: Given,
     mut each: impl FnMut(Result<R>) -> Result<()>,
 ) -> Result<()> {
-    let (bytes, fds) = match reply {
-        Reply::Items { bytes, fds, .. } => (bytes, fds),
+    let (has_failed, bytes, fds) = match reply {
+        Reply::Items { has_failed, bytes, fds } => (has_failed, bytes, fds),
         Reply::Lost(cause) => return Err(cause.into()),
         Reply::Refused(error) => return Err(error),
     };
     wire::unpack_many(fds, || {
-        let mut rest = &bytes[..];
+        let (mut rest, mut left) = (&bytes[..], items);
         while let Some((flag, outcome)) = lane::split_outcome(&mut rest) {
+            left = left.checked_sub(1).ok_or(Error::Corrupt)?;
             let is_failure = flag == FAILED;
             each(if is_failure {
                 Err(failure(outcome, given, type_name::<R>()))
@@ -381,7 +387,7 @@ pub(super) fn outcomes<R: Portable>(
                 wire::unpack_plain(outcome)
             })?;
         }
-        Ok(())
+        if rest.is_empty() && (left == 0 || has_failed) { Ok(()) } else { Err(Error::Corrupt) }
     })
 }
 
@@ -391,12 +397,11 @@ pub(super) fn results_of<R: Portable>(reply: Reply, items: usize, given: Given) 
         Reply::Lost(cause) => (0..items).map(|_| Err(cause.clone().into())).collect(),
         reply => {
             let mut results = Vec::with_capacity(items);
-            let whole = outcomes(reply, given, |outcome| {
+            let whole = outcomes(reply, items, given, |outcome| {
                 results.push(outcome);
                 Ok(())
             });
             results.extend(whole.err().map(Err));
-            // A worker writes as many outcomes as there are items: else its memory was written over.
             results.resize_with(items, || Err(Error::Corrupt));
             results
         }
@@ -405,7 +410,7 @@ pub(super) fn results_of<R: Portable>(reply: Reply, items: usize, given: Given) 
 
 fn failure(bytes: &[u8], given: Given, result: &'static str) -> Error {
     match postcard::from_bytes::<Failure>(bytes) {
-        Ok(failure) => failure.into_error(0, given, result),
+        Ok(failure) => failure.into_error(given, result),
         Err(error) => Error::decoding::<Failure>()(error),
     }
 }
@@ -419,6 +424,28 @@ impl From<Cause> for Error {
             Cause::Cancelled => Self::Cancelled,
             Cause::FdLimit => Self::FdLimit,
             Cause::Unfit(cause) => Self::NoWorkers(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_as_many_as_items_or_end_with_a_failure() {
+        let reply = |count, has_failed| {
+            let mut bytes = Vec::new();
+            (0..count).for_each(|_| lane::write_item(&mut bytes, &[7]));
+            Reply::Items { has_failed, bytes, fds: Vec::new() }
+        };
+        let given = Given { argument: "u8", context: "()" };
+        let whole =
+            |count, items, has_failed| outcomes::<u8>(reply(count, has_failed), items, given, |item| item.map(drop));
+        assert!(matches!((whole(2, 2, false), whole(1, 2, true)), (Ok(()), Ok(()))));
+        for (count, items) in [(0, 1), (1, 2), (3, 2)] {
+            let found = whole(count, items, false);
+            assert!(matches!(found, Err(Error::Corrupt)), "{count} of {items}: {found:?}");
         }
     }
 }

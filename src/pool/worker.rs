@@ -303,7 +303,7 @@ impl Run<'_, '_> {
         let (context, bench, packer) = (&mut self.job.context, &mut *self.bench, &mut *self.packer);
         let bytes = &mut *self.out;
         let run = AssertUnwindSafe(|| call.run(bench, context, item, Out { bytes, packer }));
-        let done = catch_unwind(run).unwrap_or_else(|payload| Err(Failure::Panicked(report::caught(&*payload))));
+        let done = catch_unwind(run).unwrap_or_else(|payload| Err(Failure::Panicked(report::caught(payload))));
         done.inspect_err(|failure| context.note(failure))
     }
 }
@@ -322,7 +322,7 @@ fn make_state(bench: &mut Bench, initializer: Initializer) -> Result<(), Failure
     }));
     match made {
         Ok(made) => made,
-        Err(payload) => Err(Failure::Panicked(report::caught(&*payload))),
+        Err(payload) => Err(Failure::Panicked(report::caught(payload))),
     }
 }
 
@@ -333,7 +333,7 @@ impl From<Error> for Failure {
             Error::Encode { reason: CodecError(reason), .. } => Self::Result(reason),
             Error::FdLimit => Self::FdLimit,
             Error::TooLarge { len_bytes, limit_bytes } => Self::TooLarge { len_bytes, limit_bytes },
-            error => Self::Other(error.to_string()),
+            error => Self::Other { pid: std::process::id(), message: error.to_string() },
         }
     }
 }

@@ -205,9 +205,7 @@ fn answer(socket: &'static UnixStream, body: &[u8], fds: Vec<OwnedFd>) -> Result
     match panic::catch_unwind(AssertUnwindSafe(|| errand.call.run(args, fds))) {
         Ok(answer) => answer,
         Err(payload) => {
-            send_report(&report::caught(&*payload));
-            // A payload's drop may panic again.
-            std::mem::forget(payload);
+            send_report(&report::caught(payload));
             exit::finish(exit::FAILURE)
         }
     }

@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::Cell;
-use std::panic::{self, PanicHookInfo};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::thread;
 
 use crate::error::PanicReport;
@@ -68,8 +68,10 @@ fn report(noted: Noted) -> PanicReport {
 
 /// The report of a panic that was caught on the serving thread. Some of it is missing if the function has replaced the
 /// panic hook, or has resumed a panic of another thread, which runs no hook.
-pub(crate) fn caught(payload: &(dyn Any + Send)) -> PanicReport {
-    let seen = message(payload);
+pub(crate) fn caught(payload: Box<dyn Any + Send>) -> PanicReport {
+    let seen = message(&*payload);
     let noted = LAST.take().filter(|noted| noted.message == seen);
+    // Its drop may panic again. What that panics with is left where it is.
+    std::mem::forget(panic::catch_unwind(AssertUnwindSafe(|| drop(payload))));
     report(noted.unwrap_or_else(|| Noted { message: seen, location: String::new(), backtrace: Backtrace::disabled() }))
 }

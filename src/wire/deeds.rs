@@ -13,6 +13,7 @@ use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Codec, CodecError, Error, Result};
+use crate::frame;
 
 /// What the file begins with, as no segment does.
 const MAGIC: &[u8; 16] = b"crosslane-deeds\0";
@@ -56,6 +57,9 @@ impl Deeds {
     /// Those that came as `fd`.
     pub(super) fn read(fd: OwnedFd) -> Result<Self> {
         let mut bytes = Vec::new();
+        if !frame::is_file(&fd) {
+            return Err(Error::Io { doing: "read a memfd", source: std::io::ErrorKind::InvalidData.into() });
+        }
         rustix::fs::seek(&fd, rustix::fs::SeekFrom::Start(0))
             .map_err(std::io::Error::from)
             .and_then(|_| File::from(fd).take(MAX_BYTES).read_to_end(&mut bytes))
@@ -80,4 +84,22 @@ fn row(bytes: &[u8]) -> Option<Row> {
     let (descriptor, range) = bytes.split_first_chunk()?;
     let (start, end) = range.split_first_chunk()?;
     Some((u32::from_le_bytes(*descriptor), u64::from_le_bytes(*start)..u64::from_le_bytes(*end.first_chunk()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        let reads = |()| Deeds::read(eventfd(0, EventfdFlags::CLOEXEC).unwrap()).is_err();
+        let is_refused = crate::spawn(reads, ()).unwrap().join_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(is_refused, Some(true), "nobody will write there");
+        let empty = create().unwrap();
+        assert!(Deeds::read(empty).unwrap().take(0).is_none());
+    }
 }

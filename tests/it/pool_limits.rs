@@ -154,11 +154,13 @@ fn large() -> Array<u8> {
 fn a_context_that_cannot_be_opened_is_tried_again_with_the_next_item() {
     alone(|()| {
         let pool = Pool::new(1).unwrap();
+        let pid = pool.worker_pids()[0];
         pool.broadcast(limit_memory, &true).unwrap();
         let mut results = pool.with(large()).window(1).imap(|array, n: usize| array.len() + n, 0..);
         for _ in 0..3 {
             let result = results.next().unwrap();
-            assert!(matches!(&result, Err(Error::Refused { message, .. }) if message.contains("memory")), "{result:?}");
+            let Err(Error::Refused { pid: found, message }) = &result else { panic!("{result:?}") };
+            assert!(*found == pid && message.contains("memory"), "{result:?}");
         }
         pool.broadcast(limit_memory, &false).unwrap();
         assert_eq!(results.next().unwrap().unwrap(), (64 << 20) + 3);
@@ -650,4 +652,21 @@ fn an_item_that_cannot_be_encoded_fails_alone() {
     // And one whose result cannot be.
     let results = pool.job().chunk_size(3).map_all(Even, 0..20).unwrap();
     check(results.into_iter().map(|result| result.map(|Even(n)| n + 1)).collect());
+}
+
+/// A panic's payload that panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("once more");
+    }
+}
+
+#[test]
+fn a_payload_that_panics_when_it_is_dropped_costs_its_item_alone() {
+    let pool = Pool::new(1).unwrap();
+    let panics = |n: u32| if n == 1 { std::panic::panic_any(Bomb) } else { n };
+    let results = pool.job().chunk_size(3).map_all(panics, 0..3).unwrap();
+    assert!(matches!(&results[..], [Ok(0), Err(Error::Panicked(_)), Ok(2)]), "{results:?}");
 }
