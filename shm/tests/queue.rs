@@ -107,9 +107,9 @@ fn who_waits_behind_a_killed_producer_or_consumer_goes_on() {
 /// Both were asleep when the item came, so neither waits for the other; and nobody else learns of the death.
 #[test]
 fn an_idle_consumer_gets_what_another_took_and_died_with() {
-    const ROUNDS: u32 = 4;
+    const ROUNDS: u32 = 8;
     let dir = Dir::new();
-    let mut waited = Duration::ZERO;
+    let mut waits = Vec::new();
     for round in 0..ROUNDS {
         let (jobs, news) = (name(&format!("jobs{round}")), name(&format!("news{round}")));
         let queue = Queue::<u64>::create(&jobs, 4, &dir.options()).unwrap();
@@ -135,13 +135,12 @@ fn an_idle_consumer_gets_what_another_took_and_died_with() {
         let killed = Instant::now();
         workers.remove(usize::try_from(first).unwrap()).kill();
         assert_eq!(told.pop(), Ok(1 - first));
-        waited += killed.elapsed();
+        waits.push(killed.elapsed());
         workers.remove(0).join();
     }
-    assert!(
-        waited < ROUNDS * Duration::from_millis(300),
-        "{waited:?} in {ROUNDS} rounds: only a long slice's end helped"
-    );
+    // Where only a long slice's end helps, each waits for most of one; where a machine stands still for some seconds, one or two do.
+    let long = waits.iter().filter(|waited| **waited > Duration::from_millis(300)).count();
+    assert!(long <= 3, "{waits:?}");
 }
 
 #[test]

@@ -52,23 +52,29 @@ fn calls_with_a_deadline_end_at_it() {
         thread::scope(|scope| {
             // In this thread, which the signals go to, the lock is waited for.
             let (taken, when) = std::sync::mpsc::channel();
+            let (until, enough) = std::sync::mpsc::channel::<()>();
             let other = Lock::new().unwrap();
             let same = other.clone();
             scope.spawn(move || {
                 let _held = same.lock().unwrap();
                 taken.send(()).unwrap();
-                thread::sleep(3 * TIME);
+                // Until the other end is gone.
+                let _ = enough.recv();
             });
             when.recv().unwrap();
             assert!(takes_its_time(|| other.lock_timeout(TIME)).is_err());
+            drop(until);
         });
         drop(held);
         assert!(takes_its_time(|| Semaphore::new(0).unwrap().acquire_timeout(TIME)).is_err());
         assert!(!takes_its_time(|| Event::new().unwrap().wait_timeout(TIME)));
         assert!(takes_its_time(|| Barrier::new(2).unwrap().wait_timeout(TIME)).is_err());
-        let mut child = spawn(|()| thread::sleep(10 * TIME), ()).unwrap();
+        let go_on = Event::new().unwrap();
+        let mut child = spawn(|go_on: Event| go_on.wait(), go_on.clone()).unwrap();
         assert!(takes_its_time(|| child.wait_timeout(TIME)).unwrap().is_none());
         assert!(takes_its_time(|| child.join_timeout(TIME)).unwrap().is_none());
+        go_on.set();
+        child.join().unwrap();
     };
     let _watchdog = Watchdog::new();
     spawn(disturbed, ()).unwrap().join().unwrap();

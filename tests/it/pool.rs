@@ -1,10 +1,14 @@
 //! Pools: maps, tasks, deaths.
 
+mod patience;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use crosslane::{Error, Event, Pool, Queue, Task, WaitFor, as_completed, wait_tasks};
+
+use crate::patience::patiently;
 
 /// How long what should come may take.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -175,22 +179,23 @@ fn a_call_is_taken_back_or_killed() {
 
 #[test]
 fn a_piece_that_takes_too_long_fails_and_no_other() {
-    let pool = Pool::new(2).unwrap();
-    // Long enough for the others, which do nothing.
-    let job = pool.job().chunk_size(1).timeout(Duration::from_secs(1));
-    let results = job
-        .map_all(
-            |x: u32| {
-                if x == 1 {
-                    std::thread::sleep(Duration::from_secs(1000))
-                }
-                x
-            },
-            0..4,
-        )
-        .unwrap();
-    assert!(matches!(results[1], Err(Error::TimedOut)), "{results:?}");
-    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3);
+    patiently(|timeout| {
+        let pool = Pool::new(2).unwrap();
+        let job = pool.job().chunk_size(1).timeout(timeout);
+        let results = job
+            .map_all(
+                |x: u32| {
+                    if x == 1 {
+                        std::thread::sleep(Duration::from_secs(1000))
+                    }
+                    x
+                },
+                0..4,
+            )
+            .unwrap();
+        assert!(matches!(results[1], Err(Error::TimedOut)), "{results:?}");
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3);
+    });
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crosslane::{Error, Event, Executor, Pool, Queue, Value, WaitFor, as_complete
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::patience::patiently;
 use crate::support::{LIMIT, forever, is_running, until};
 use crate::{one_more, result_of};
 
@@ -442,18 +443,19 @@ fn calls_outlive_their_job_and_then_it_is_forgotten() {
 
 #[test]
 fn calls_of_one_job_may_be_made_otherwise_after_the_first() {
-    let pool = Pool::new(1).unwrap();
-    let nap = |_: &u32, millis: u64| std::thread::sleep(Duration::from_millis(millis));
-    let job = pool.with(0_u32);
-    job.apply(nap, 0).unwrap();
-    // Long enough for the call that does nothing.
-    let job = job.timeout(Duration::from_secs(1));
-    assert!(matches!(job.apply(nap, 600_000), Err(Error::TimedOut)));
-    job.apply(nap, 0).unwrap();
-    let job = pool.with(crosslane::OwnedArray::<u8>::zeroed(1).unwrap());
-    for _ in 0..2 {
-        assert!(matches!(job.apply(|_, n: u64| n, 0), Err(Error::HandleForSeveral { .. })));
-    }
+    patiently(|timeout| {
+        let pool = Pool::new(1).unwrap();
+        let nap = |_: &u32, millis: u64| std::thread::sleep(Duration::from_millis(millis));
+        let job = pool.with(0_u32);
+        job.apply(nap, 0).unwrap();
+        let job = job.timeout(timeout);
+        assert!(matches!(job.apply(nap, 600_000), Err(Error::TimedOut)));
+        job.apply(nap, 0).unwrap();
+        let job = pool.with(crosslane::OwnedArray::<u8>::zeroed(1).unwrap());
+        for _ in 0..2 {
+            assert!(matches!(job.apply(|_, n: u64| n, 0), Err(Error::HandleForSeveral { .. })));
+        }
+    });
 }
 
 #[test]

@@ -6,6 +6,7 @@
 #[path = "process/support.rs"]
 mod support;
 
+mod patience;
 mod pool_behaviours;
 mod pool_futures;
 mod pool_timeouts;
@@ -15,12 +16,13 @@ use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crosslane::{Error, Event, Executor, Pool, ProcessBuilder, Queue, Task, Value, current_process, pipe, spawn};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, setsid};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::patience::patiently;
 use crate::support::{LIMIT, forever, hear_interrupts, is_running, open_fds, until};
 
 /// A process id that is safe to send a signal to.
@@ -498,15 +500,16 @@ fn pain_16_a_running_task_can_be_stopped() {
     assert_eq!(result_of(other).unwrap(), 2);
     until("the worker has ended", || !is_running(worker));
 
-    // Long enough for the others, which do nothing.
-    let job = pool.job().chunk_size(1).timeout(Duration::from_secs(1));
-    let stop_at_1 = |n: u64| {
-        if n == 1 {
-            forever(())
-        }
-    };
-    let results = job.map_all(stop_at_1, 0..3).unwrap();
-    assert!(matches!(results[..], [Ok(()), Err(Error::TimedOut), Ok(())]), "{results:?}");
+    patiently(|timeout| {
+        let job = pool.job().chunk_size(1).timeout(timeout);
+        let stop_at_1 = |n: u64| {
+            if n == 1 {
+                forever(())
+            }
+        };
+        let results = job.map_all(stop_at_1, 0..3).unwrap();
+        assert!(matches!(results[..], [Ok(()), Err(Error::TimedOut), Ok(())]), "{results:?}");
+    });
 }
 
 #[test]

@@ -4,11 +4,9 @@ use std::time::{Duration, Instant};
 
 use crosslane::{Array, Error, Event, Pool, Task, Value};
 
+use crate::patience::patiently;
 use crate::result_of;
 use crate::support::{forever, until};
-
-/// Longer than a worker is kept from the CPU while it runs a call that does nothing.
-const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Counts each item in its place; the item that `late` says never ends.
 fn counted((runs, late): &(Array<u64>, u32), n: u32) -> u32 {
@@ -39,25 +37,27 @@ fn is_whole<S: 'static>(pool: &Pool<S>, size: usize) {
 
 #[test]
 fn what_is_queued_behind_a_late_call_runs_once_elsewhere() {
-    for size in [1, 2] {
-        let pool = Pool::new(size).unwrap();
-        let go_on = Event::new().unwrap();
-        // All workers but the one that is late are busy: they take nothing over.
-        let busy: Vec<_> =
-            (1..size).map(|_| pool.submit(|event: Event| event.wait(), go_on.clone()).unwrap()).collect();
-        until("all others are busy", || busy.iter().all(Task::is_running));
-        let before = pool.worker_pids();
-        let runs = Array::<u64>::zeroed(30).unwrap();
-        let job = pool.with((runs.clone(), 0)).chunk_size(1).timeout(TIMEOUT);
-        let mut results = job.window(30).imap(counted, 0..30);
-        assert!(matches!(results.next(), Some(Err(Error::TimedOut))));
-        go_on.set();
-        assert_eq!(results.map(Result::unwrap).collect::<Vec<_>>(), (1..30).collect::<Vec<_>>());
-        assert_eq!(runs.to_vec(), [1; 30]);
-        busy.into_iter().for_each(|task| result_of(task).unwrap());
-        is_whole(&pool, size);
-        assert_eq!(pool.worker_pids().iter().filter(|pid| !before.contains(pid)).count(), 1, "one was replaced");
-    }
+    patiently(|timeout| {
+        for size in [1, 2] {
+            let pool = Pool::new(size).unwrap();
+            let go_on = Event::new().unwrap();
+            // All workers but the one that is late are busy: they take nothing over.
+            let busy: Vec<_> =
+                (1..size).map(|_| pool.submit(|event: Event| event.wait(), go_on.clone()).unwrap()).collect();
+            until("all others are busy", || busy.iter().all(Task::is_running));
+            let before = pool.worker_pids();
+            let runs = Array::<u64>::zeroed(30).unwrap();
+            let job = pool.with((runs.clone(), 0)).chunk_size(1).timeout(timeout);
+            let mut results = job.window(30).imap(counted, 0..30);
+            assert!(matches!(results.next(), Some(Err(Error::TimedOut))));
+            go_on.set();
+            assert_eq!(results.map(Result::unwrap).collect::<Vec<_>>(), (1..30).collect::<Vec<_>>());
+            assert_eq!(runs.to_vec(), [1; 30]);
+            busy.into_iter().for_each(|task| result_of(task).unwrap());
+            is_whole(&pool, size);
+            assert_eq!(pool.worker_pids().iter().filter(|pid| !before.contains(pid)).count(), 1, "one was replaced");
+        }
+    });
 }
 
 #[test]
@@ -95,35 +95,41 @@ fn a_call_that_ends_when_its_time_does_ends_one_way_and_alone() {
 
 #[test]
 fn a_timeout_is_of_a_whole_piece() {
-    let pool = Pool::new(2).unwrap();
-    let runs = Array::<u64>::zeroed(12).unwrap();
-    let job = || pool.with((runs.clone(), 7)).chunk_size(3).timeout(TIMEOUT);
-    assert_eq!(late_among(&job().map_all(counted, 0..12).unwrap()), [6, 7, 8]);
-    assert_eq!(runs.to_vec(), [1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1], "what is behind the late item was not begun");
-    assert!(matches!(job().map(counted, 0..12), Err(Error::TimedOut)));
-    is_whole(&pool, 2);
+    patiently(|timeout| {
+        let pool = Pool::new(2).unwrap();
+        let runs = Array::<u64>::zeroed(12).unwrap();
+        let job = || pool.with((runs.clone(), 7)).chunk_size(3).timeout(timeout);
+        assert_eq!(late_among(&job().map_all(counted, 0..12).unwrap()), [6, 7, 8]);
+        assert_eq!(runs.to_vec(), [1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1], "what is behind the late item was not begun");
+        assert!(matches!(job().map(counted, 0..12), Err(Error::TimedOut)));
+        is_whole(&pool, 2);
+    });
 }
 
 #[test]
 fn a_late_item_stands_in_its_place_among_those_of_an_imap() {
-    let pool = Pool::new(2).unwrap();
-    let job = || pool.with((Array::<u64>::zeroed(9).unwrap(), 4)).timeout(TIMEOUT);
-    assert_eq!(late_among(&job().imap(counted, 0..9).collect::<Vec<_>>()), [4]);
-    let (found, late): (Vec<_>, Vec<_>) = job().imap_unordered(counted, 0..9).partition(Result::is_ok);
-    let mut found: Vec<_> = found.into_iter().map(Result::unwrap).collect();
-    found.sort_unstable();
-    assert_eq!(found, [0, 1, 2, 3, 5, 6, 7, 8]);
-    assert!(matches!(late[..], [Err(Error::TimedOut)]));
-    is_whole(&pool, 2);
+    patiently(|timeout| {
+        let pool = Pool::new(2).unwrap();
+        let job = || pool.with((Array::<u64>::zeroed(9).unwrap(), 4)).timeout(timeout);
+        assert_eq!(late_among(&job().imap(counted, 0..9).collect::<Vec<_>>()), [4]);
+        let (found, late): (Vec<_>, Vec<_>) = job().imap_unordered(counted, 0..9).partition(Result::is_ok);
+        let mut found: Vec<_> = found.into_iter().map(Result::unwrap).collect();
+        found.sort_unstable();
+        assert_eq!(found, [0, 1, 2, 3, 5, 6, 7, 8]);
+        assert!(matches!(late[..], [Err(Error::TimedOut)]));
+        is_whole(&pool, 2);
+    });
 }
 
 #[test]
 fn what_was_late_is_not_tried_again() {
-    let pool = Pool::builder().workers(1).retries(3).build().unwrap();
-    let runs = Array::<u64>::zeroed(3).unwrap();
-    let job = pool.with((runs.clone(), 1)).chunk_size(1).retries(5).timeout(TIMEOUT);
-    assert_eq!(late_among(&job.map_all(counted, 0..3).unwrap()), [1]);
-    assert_eq!(runs.to_vec(), [1; 3]);
+    patiently(|timeout| {
+        let pool = Pool::builder().workers(1).retries(3).build().unwrap();
+        let runs = Array::<u64>::zeroed(3).unwrap();
+        let job = pool.with((runs.clone(), 1)).chunk_size(1).retries(5).timeout(timeout);
+        assert_eq!(late_among(&job.map_all(counted, 0..3).unwrap()), [1]);
+        assert_eq!(runs.to_vec(), [1; 3]);
+    });
 }
 
 #[test]

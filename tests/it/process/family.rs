@@ -31,16 +31,20 @@ fn parent_of_one(_: ()) {
 
 #[test]
 fn pain_17_children_end_within_a_second_of_their_killed_parent() {
-    let times = [(); 3].map(|()| {
+    let time = || {
         let (parent, pids) = started(parent_of_one, 1);
         assert!(is_running(pids[0]));
         let start = Instant::now();
         parent.kill().unwrap();
         until("the child has ended", || !is_running(pids[0]));
         start.elapsed()
-    });
-    // On a machine that does much else, one of them may be late.
-    assert!(times.iter().any(|time| *time < Duration::from_secs(1)), "{times:?}");
+    };
+    // Where a machine stands still for some seconds, so do they: another child tells.
+    let mut times = Vec::new();
+    while times.last().is_none_or(|time| *time >= Duration::from_secs(1)) {
+        assert!(times.len() < 10, "{times:?}");
+        times.push(time());
+    }
 }
 
 #[test]
