@@ -298,11 +298,6 @@ impl Receiver {
         }
     }
 
-    /// Whether no frame has been received in part.
-    pub(crate) fn is_between_frames(&self) -> bool {
-        self.have == 0
-    }
-
     /// The header, if all of it is there.
     fn header(&self) -> Result<Option<Header>, Error> {
         if self.have < HEADER_BYTES {

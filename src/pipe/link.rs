@@ -180,16 +180,12 @@ impl Link {
         }
     }
 
-    /// Takes what has been received, up to the end of a frame, for whoever gets the receiving half, and reads no more.
+    /// Takes what has been received for whoever gets the receiving half, and reads no more. Frames are so short that they go as a
+    /// whole.
     pub(super) fn settle(&self) -> Result<MutexGuard<'_, Inbox>> {
         let mut inbox = self.inbox();
         if let Some(socket) = self.socket() {
             inbox.receive(socket.as_fd())?;
-            while !inbox.has_ended && !inbox.frames.is_between_frames() {
-                // A message with hundreds of descriptors is being sent.
-                let received = inbox.frames.receive(socket.as_fd(), Blocking::Yes);
-                inbox.keep(received)?;
-            }
         }
         inbox.is_leaving = true;
         Ok(inbox)

@@ -414,6 +414,22 @@ mod tests {
     }
 
     #[test]
+    fn a_char_is_a_text_of_one_char_and_at_most_four_bytes() {
+        for bytes in [
+            &b"\x00"[..],
+            b"\x01a",
+            b"\x02ab",
+            b"\x02\xC3\xA9",
+            b"\x01\xC3",
+            b"\x04\xF0\x9F\x98\x80",
+            b"\x05abcde",
+            b"\x04abc",
+        ] {
+            agrees::<char>(bytes);
+        }
+    }
+
+    #[test]
     fn what_takes_no_bytes_is_not_counted_for_ever() {
         let whole = postcard::to_stdvec(&vec![(); 100_000]).unwrap();
         assert_eq!(take::<Vec<()>>(&whole).unwrap().0.len(), 100_000);
@@ -421,5 +437,9 @@ mod tests {
         assert!(take::<Vec<()>>(&endless).is_err());
         assert!(take::<Vec<Unit>>(&endless).is_err());
         assert!(take::<BTreeMap<(), ()>>(&endless).is_err());
+        let mut long = postcard::to_stdvec(&(MOST_EMPTY + 1)).unwrap();
+        long.resize(long.len() + (MOST_EMPTY + 1) as usize, 0);
+        let all = Reader { bytes: &long, at: 0 }.counted().map(|elements| elements.left);
+        assert_eq!(all, Ok(MOST_EMPTY + 1), "what has its bytes may be longer");
     }
 }

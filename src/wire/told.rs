@@ -27,7 +27,7 @@ pub(super) fn says_something(error: &postcard::Error) -> bool {
 }
 
 /// Another one's error, of which what it says has been noted.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Told<E>(pub(super) E);
 
 impl<E: Display> Display for Told<E> {
