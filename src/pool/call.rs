@@ -34,10 +34,15 @@ pub(super) struct Resolved {
 }
 
 /// What a function may need beside its item.
-#[derive(Default)]
 pub(super) struct Bench {
-    /// What the initializer made.
-    pub(super) state: Option<Box<dyn Any>>,
+    /// What the initializer made; without one, `()`.
+    pub(super) state: Box<dyn Any>,
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self { state: Box::new(()) }
+    }
 }
 
 /// A job's context: as it came, until it has been decoded for an item.
@@ -54,7 +59,7 @@ pub(super) struct Context {
 
 impl Bench {
     fn get<S: 'static>(&mut self) -> Result<&mut S> {
-        self.state.as_mut().and_then(|state| state.downcast_mut()).ok_or(Error::NotPortable)
+        self.state.downcast_mut().ok_or(Error::NotPortable)
     }
 }
 
@@ -251,7 +256,7 @@ impl<C: Portable, S: 'static> Shape for ToState<C, S> {
     type Item = C;
 
     fn run(function: fn(C) -> S, bench: &mut Bench, _: &mut Context, config: C, _: Out<'_, '_>) -> Result<(), Failure> {
-        bench.state = Some(Box::new(function(config)));
+        bench.state = Box::new(function(config));
         Ok(())
     }
 }

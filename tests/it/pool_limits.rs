@@ -670,3 +670,10 @@ fn a_payload_that_panics_when_it_is_dropped_costs_its_item_alone() {
     let results = pool.job().chunk_size(3).map_all(panics, 0..3).unwrap();
     assert!(matches!(&results[..], [Ok(0), Err(Error::Panicked(_)), Ok(2)]), "{results:?}");
 }
+
+#[test]
+fn the_state_of_a_pool_without_an_initializer_is_nothing() {
+    let pool = Pool::new(1).unwrap();
+    assert_eq!(pool.submit_state(|(): &mut (), n: u32| n + 1, 1).unwrap().result().unwrap(), 2);
+    assert_eq!(pool.map_state(|(): &mut (), n: u32| n + 1, 0..3).unwrap(), [1, 2, 3]);
+}
