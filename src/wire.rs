@@ -131,6 +131,8 @@ enum Carrier {
     Several,
     /// A queue, from which anybody takes.
     Queue,
+    /// None: a message that came with descriptors is being unpacked.
+    Arrival,
 }
 
 /// The message that is being packed or unpacked on this thread.
@@ -242,7 +244,7 @@ impl Packer<'_> {
     }
 }
 
-/// Runs `f`, in which [`unpack_plain`] finds `fds` beside the bytes.
+/// Runs `f`, in which [`unpack_item`] finds `fds` beside the bytes.
 pub(crate) fn unpack_many<O>(fds: Vec<OwnedFd>, f: impl FnOnce() -> O) -> O {
     let arrived = fds.into_iter().map(|fd| Arrived { fd: Some(fd), opened: None }).collect();
     let outer = INCOMING.replace(arrived);
@@ -301,17 +303,27 @@ pub(crate) fn recycled(mut memory: Vec<u8>) -> Vec<u8> {
 pub(crate) fn unpack<T: Portable>(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<T> {
     let arrived = fds.into_iter().map(|fd| Arrived { fd: Some(fd), opened: None }).collect();
     let outer = INCOMING.replace(arrived);
-    let decoded = std::panic::catch_unwind(|| unpack_plain(bytes));
+    let decoded = std::panic::catch_unwind(|| unpack_item(bytes));
     drop(INCOMING.replace(outer));
     decoded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The value that `bytes` are, which came without descriptors.
 pub(crate) fn unpack_plain<T: Portable>(bytes: &[u8]) -> Result<T> {
+    unpack_by(Carrier::Foreign, bytes)
+}
+
+/// The value that some bytes of the message are for which [`unpack_many`] was called.
+pub(crate) fn unpack_item<T: Portable>(bytes: &[u8]) -> Result<T> {
+    unpack_by(Carrier::Arrival, bytes)
+}
+
+#[inline]
+fn unpack_by<T: Portable>(carrier: Carrier, bytes: &[u8]) -> Result<T> {
     match blob::parse_raw(bytes) {
         Some(raw) => raw.map_err(not_decoded::<T>),
         None => {
-            let _carrying = Carrying::begin(Carrier::Foreign);
+            let _carrying = Carrying::begin(carrier);
             match reader::take(bytes) {
                 Ok((value, [])) => Ok(value),
                 Ok((_, rest)) => Err(left_over::<T>(bytes, rest)),
@@ -512,7 +524,7 @@ fn may_travel<E: serde::ser::Error>(handle: &'static str) -> Result<(), E> {
     match CURRENT.get().carrier {
         Carrier::Message | Carrier::Several => Ok(()),
         Carrier::Queue => Err(refuse_to_go(Error::HandleInQueue { handle })),
-        Carrier::Foreign => Err(E::custom(Error::HandleOutsideMessage { handle })),
+        Carrier::Foreign | Carrier::Arrival => Err(E::custom(Error::HandleOutsideMessage { handle })),
     }
 }
 
@@ -534,7 +546,8 @@ pub(crate) fn refuse_to_arrive<E: serde::de::Error>(why: Error) -> E {
 
 /// Takes descriptor `index` of the message that is being unpacked.
 pub(crate) fn arrived<E: serde::de::Error>(index: u32) -> Result<OwnedFd, E> {
-    INCOMING.with_borrow_mut(|fds| fds.get_mut(index as usize)?.fd.take()).ok_or_else(|| missing(index))
+    let take = |fds: &mut Vec<Arrived>| fds.get_mut(index as usize)?.fd.take();
+    if has_descriptors() { INCOMING.with_borrow_mut(take) } else { None }.ok_or_else(|| missing(index))
 }
 
 /// What descriptor `index` of the message that is being unpacked was opened as, or is opened as now.
@@ -542,7 +555,8 @@ pub(crate) fn arrived_shared<H: Any + Send + Sync, E: serde::de::Error>(
     index: u32,
     open: impl FnOnce(OwnedFd) -> Result<Arc<H>>,
 ) -> Result<Arc<H>, E> {
-    let known = INCOMING.with_borrow(|fds| fds.get(index as usize)?.opened.clone());
+    let find = |fds: &Vec<Arrived>| fds.get(index as usize)?.opened.clone();
+    let known = if has_descriptors() { INCOMING.with_borrow(find) } else { None };
     if let Some(known) = known {
         return known.downcast().map_err(|_| E::custom(format_args!("descriptor {index} is of another kind")));
     }
@@ -550,6 +564,11 @@ pub(crate) fn arrived_shared<H: Any + Send + Sync, E: serde::de::Error>(
     let opened: Arc<dyn Any + Send + Sync> = Arc::clone(&shared) as _;
     INCOMING.with_borrow_mut(|fds| fds.get_mut(index as usize).map(|arrived| arrived.opened = Some(opened)));
     Ok(shared)
+}
+
+/// Whether those that have come are of the message that is being unpacked, and not of one around it.
+fn has_descriptors() -> bool {
+    CURRENT.get().carrier == Carrier::Arrival
 }
 
 fn missing<E: serde::de::Error>(index: u32) -> E {

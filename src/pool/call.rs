@@ -143,7 +143,7 @@ unsafe fn trampoline<S: Shape>(
     const { assert!(size_of::<S::Function>() == size_of::<*const ()>()) };
     // SAFETY: the caller's word; a function pointer is as long as that.
     let function = unsafe { mem::transmute_copy::<*const (), S::Function>(&function) };
-    S::run(function, bench, context, wire::unpack_plain(item)?, out)
+    S::run(function, bench, context, wire::unpack_item(item)?, out)
 }
 
 /// Of an item.

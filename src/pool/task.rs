@@ -381,11 +381,7 @@ pub(super) fn outcomes<R: Portable>(
         while let Some((flag, outcome)) = lane::split_outcome(&mut rest) {
             left = left.checked_sub(1).ok_or(Error::Corrupt)?;
             let is_failure = flag == FAILED;
-            each(if is_failure {
-                Err(failure(outcome, given, type_name::<R>()))
-            } else {
-                wire::unpack_plain(outcome)
-            })?;
+            each(if is_failure { Err(failure(outcome, given, type_name::<R>())) } else { wire::unpack_item(outcome) })?;
         }
         if rest.is_empty() && (left == 0 || has_failed) { Ok(()) } else { Err(Error::Corrupt) }
     })

@@ -191,7 +191,7 @@ mod tests {
         for way in [0, 1, 2] {
             let parcel = wire::pack(&Tried(handle(), way)).unwrap();
             wire::unpack_many(parcel.fds, || {
-                let first = catch_unwind(AssertUnwindSafe(|| wire::unpack_plain::<Tried>(&parcel.bytes)));
+                let first = catch_unwind(AssertUnwindSafe(|| wire::unpack_item::<Tried>(&parcel.bytes)));
                 assert_eq!(first.is_err(), way == 1);
                 if let Ok(value) = first {
                     value.unwrap();
@@ -202,6 +202,15 @@ mod tests {
         let parcel = wire::pack(&handle()).unwrap();
         let refused = wire::unpack::<OtherHandle>(&parcel.bytes, parcel.fds);
         assert!(matches!(refused, Err(Error::Open(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn a_message_inside_of_another_has_none_of_its_descriptors() {
+        let parcel = wire::pack(&handle()).unwrap();
+        wire::unpack_many(parcel.fds, || {
+            says(&wire::unpack_plain::<Handle>(&parcel.bytes).unwrap_err(), "no descriptor 0 came with the message");
+            assert_eq!(*wire::unpack_item::<Handle>(&parcel.bytes).unwrap().lock().unwrap(), 1);
+        });
     }
 
     #[test]
