@@ -438,7 +438,7 @@ mod tests {
         assert!(take::<Vec<Unit>>(&endless).is_err());
         assert!(take::<BTreeMap<(), ()>>(&endless).is_err());
         let mut long = postcard::to_stdvec(&(MOST_EMPTY + 1)).unwrap();
-        long.resize(long.len() + (MOST_EMPTY + 1) as usize, 0);
+        long.resize(long.len() + usize::try_from(MOST_EMPTY + 1).unwrap(), 0);
         let all = Reader { bytes: &long, at: 0 }.counted().map(|elements| elements.left);
         assert_eq!(all, Ok(MOST_EMPTY + 1), "what has its bytes may be longer");
     }
