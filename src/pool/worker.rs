@@ -303,7 +303,8 @@ impl Run<'_, '_> {
         let (context, bench, packer) = (&mut self.job.context, &mut *self.bench, &mut *self.packer);
         let bytes = &mut *self.out;
         let run = AssertUnwindSafe(|| call.run(bench, context, item, Out { bytes, packer }));
-        let done = catch_unwind(run).unwrap_or_else(|payload| Err(Failure::Panicked(report::caught(payload))));
+        let done =
+            catch_unwind(run).unwrap_or_else(|payload| Err(Failure::Panicked(report::caught_and_dropped(payload))));
         done.inspect_err(|failure| context.note(failure))
     }
 }
@@ -322,7 +323,7 @@ fn make_state(bench: &mut Bench, initializer: Initializer) -> Result<(), Failure
     }));
     match made {
         Ok(made) => made,
-        Err(payload) => Err(Failure::Panicked(report::caught(payload))),
+        Err(payload) => Err(Failure::Panicked(report::caught_and_dropped(payload))),
     }
 }
 

@@ -205,7 +205,9 @@ fn answer(socket: &'static UnixStream, body: &[u8], fds: Vec<OwnedFd>) -> Result
     match panic::catch_unwind(AssertUnwindSafe(|| errand.call.run(args, fds))) {
         Ok(answer) => answer,
         Err(payload) => {
-            send_report(&report::caught(payload));
+            send_report(&report::caught(&*payload));
+            // Its drop may panic again, or wait for ever.
+            std::mem::forget(payload);
             exit::finish(exit::FAILURE)
         }
     }

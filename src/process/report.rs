@@ -66,12 +66,18 @@ fn report(noted: Noted) -> PanicReport {
     }
 }
 
-/// The report of a panic that was caught on the serving thread. Some of it is missing if the function has replaced the
-/// panic hook, or has resumed a panic of another thread, which runs no hook.
-pub(crate) fn caught(payload: Box<dyn Any + Send>) -> PanicReport {
-    let seen = message(&*payload);
-    let noted = LAST.take().filter(|noted| noted.message == seen);
+/// As [`caught`], where the process goes on: the payload is dropped.
+pub(crate) fn caught_and_dropped(payload: Box<dyn Any + Send>) -> PanicReport {
+    let report = caught(&*payload);
     // Its drop may panic again. What that panics with is left where it is.
     std::mem::forget(panic::catch_unwind(AssertUnwindSafe(|| drop(payload))));
+    report
+}
+
+/// The report of a panic that was caught on the serving thread. Some of it is missing if the function has replaced the
+/// panic hook, or has resumed a panic of another thread, which runs no hook.
+pub(crate) fn caught(payload: &(dyn Any + Send)) -> PanicReport {
+    let seen = message(payload);
+    let noted = LAST.take().filter(|noted| noted.message == seen);
     report(noted.unwrap_or_else(|| Noted { message: seen, location: String::new(), backtrace: Backtrace::disabled() }))
 }

@@ -121,6 +121,16 @@ fn panics_that_are_caught_are_no_failure_and_those_of_other_payloads_are() {
         let panic = std::thread::spawn(|| panic!("in a thread")).join().unwrap_err();
         std::panic::resume_unwind(panic)
     };
+    // One whose drop no child could live through.
+    struct Fatal;
+    impl Drop for Fatal {
+        fn drop(&mut self) {
+            std::process::abort();
+        }
+    }
+    let fatal = spawn(|()| -> () { std::panic::panic_any(Fatal) }, ()).unwrap();
+    let Err(Error::Panicked(report)) = fatal.join() else { panic!("it panicked") };
+    assert_eq!(report.message, "a payload that is no text");
     let Err(Error::Panicked(report)) = spawn::<(), ()>(in_thread, ()).unwrap().join() else { panic!("it panicked") };
     assert_eq!(report.message, "in a thread");
 }
