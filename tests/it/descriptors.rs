@@ -195,6 +195,7 @@ fn a_result_with_more_descriptors_than_a_socket_has_room_for_waits_for_no_reader
         let ends = poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&Timespec { tv_sec: 20, tv_nsec: 0 }));
         assert_eq!(ends, Ok(1), "it ends though nobody takes its result");
         assert_eq!(child.join().unwrap().len(), 1700);
+        assert_eq!(spawn(|files: Vec<Descriptor>| files.len(), files(1700)).unwrap().join().unwrap(), 1700);
     });
 }
 
