@@ -162,8 +162,9 @@ impl Dir {
         Self(path)
     }
 
+    /// The directory's, with more patience than a machine stands still in the middle of an open.
     pub(crate) fn options(&self) -> Options {
-        Options::new().directory(&self.0)
+        Options::new().directory(&self.0).open_timeout(std::time::Duration::from_secs(60))
     }
 
     pub(crate) fn path(&self) -> &Path {
