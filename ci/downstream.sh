@@ -5,7 +5,8 @@
 set -euo pipefail
 . "$(dirname "$0")/lib/tools.sh"
 
-export CARGO_TARGET_DIR=$target/downstream
+# What they have in common with this repository is there.
+export CARGO_TARGET_DIR=$target
 
 # in_crate NAME COMMAND...: with the versions that this repository has locked.
 in_crate() {
@@ -32,7 +33,8 @@ fi
 echo "a crate on crosslane-core alone runs without std"
 
 model() {
-    RUSTFLAGS="--cfg crosslane_loom" CARGO_TARGET_DIR=$target/downstream/loom in_crate payments \
+    # Beside this repository's own models: loom is built once for both.
+    RUSTFLAGS="--cfg crosslane_loom" CARGO_TARGET_DIR=$target/loom CARGO_PROFILE_RELEASE_DEBUG=0 in_crate payments \
         cargo test --quiet --release --test model "$@" -- --nocapture 2>&1
 }
 report=$(model) || {

@@ -63,26 +63,34 @@ fuzz() {
     } 2>&1
 }
 
-# A target is one thread: as many at once as there are CPUs. What each said, and its exit status, are read afterwards.
-mkdir "$work/reports"
-for row in "${targets[@]}"; do
-    read -r name _ <<<"$row"
-    while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do
-        wait -n || true
+# fuzz_all PREFIX SECONDS [CORPUS]: every target with a directory of that prefix, from its corpus in CORPUS if there is one. A target
+# is one thread: as many at once as there are CPUs. What each said, its exit status and its seconds are read afterwards.
+fuzz_all() {
+    local prefix=$1 seconds=$2 corpus=${3:-} row name
+    for row in "${targets[@]}"; do
+        read -r name _ <<<"$row"
+        while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do
+            wait -n || true
+        done
+        {
+            status=0
+            began=$SECONDS
+            fuzz "$name" "$seconds" "$work/$prefix$name" ${corpus:+"$corpus/$name"} >"$work/reports/$prefix$name" || status=$?
+            echo "$status $((SECONDS - began))" >"$work/reports/$prefix$name.status"
+        } &
     done
-    {
-        status=0
-        fuzz "$name" "$seconds" "$work/$name" "fuzz/corpus/$name" >"$work/reports/$name" || status=$?
-        echo "$status" >"$work/reports/$name.status"
-    } &
-done
-wait
+    wait
+}
+
+mkdir "$work/reports"
+fuzz_all "" "$seconds" fuzz/corpus
+CROSSLANE_PLANTED=1 fuzz_all planted- "$planted_seconds"
 
 failed=0
 total=0
 for row in "${targets[@]}"; do
     read -r name floor <<<"$row"
-    status=$(cat "$work/reports/$name.status")
+    read -r status _ <"$work/reports/$name.status"
     report=$(cat "$work/reports/$name")
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' <<<"$report")
     runs=${runs:-0}
@@ -103,14 +111,13 @@ done
 
 for row in "${targets[@]}"; do
     read -r name _ <<<"$row"
-    status=0
-    began=$SECONDS
-    report=$(CROSSLANE_PLANTED=1 fuzz "$name" "$planted_seconds" "$work/planted-$name") || status=$?
+    read -r status took <"$work/reports/planted-$name.status"
+    report=$(cat "$work/reports/planted-$name")
     if [ "$status" = 0 ] || ! grep -qE 'AddressSanitizer|deadly signal|panicked' <<<"$report"; then
         echo "fault: the planted bug of $name was not found in $planted_seconds s"
         failed=1
     else
-        echo "found the planted bug of $name in $((SECONDS - began)) s: $(grep -m 1 -E 'panicked|ERROR: AddressSanitizer' <<<"$report" | cut -c 1-110)"
+        echo "found the planted bug of $name in $took s: $(grep -m 1 -E 'panicked|ERROR: AddressSanitizer' <<<"$report" | cut -c 1-110)"
     fi
 done
 

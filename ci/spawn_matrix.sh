@@ -9,8 +9,8 @@ set -euo pipefail
 
 cp Cargo.lock tests/downstream/spawn/Cargo.lock
 cd tests/downstream/spawn
-# Shared with ci/downstream.sh. The ways differ by flags and not by profile, so that what runs on the host is built once.
-export CARGO_TARGET_DIR=$target/downstream RUST_BACKTRACE=0
+# Beside this repository and ci/downstream.sh. The ways differ by flags and not by profile, so that what runs on the host is built once.
+export CARGO_TARGET_DIR=$target RUST_BACKTRACE=0
 host=$(rustc -vV | sed -n 's/^host: //p')
 LD_LIBRARY_PATH=$(rustc --print sysroot)/lib/rustlib/$host/lib
 export LD_LIBRARY_PATH
