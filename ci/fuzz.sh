@@ -128,13 +128,13 @@ downstream() {
     (cd tests/downstream/messages/fuzz &&
         cargo +nightly fuzz build --target-dir "$target/fuzz" ${1:+--features planted} 2>&1 | tail -n 1)
     binaries=$(dirname "$(find "$target/fuzz" -path "*/release/$name" -type f | head -n 1)")
-    fuzz "$name" 5 "$work/downstream$1" tests/downstream/messages/fuzz/corpus/messages
+    fuzz "$name" "$2" "$work/downstream$1" tests/downstream/messages/fuzz/corpus/messages
 }
-if ! report=$(downstream ""); then
+if ! report=$(downstream "" 5); then
     tail -n 60 <<<"$report"
     failed=1
-elif report=$(downstream planted) || ! grep -q panicked <<<"$report"; then
-    echo "fault: the planted bug of tests/downstream/messages was not found in 5 s"
+elif report=$(downstream planted "$planted_seconds") || ! grep -q panicked <<<"$report"; then
+    echo "fault: the planted bug of tests/downstream/messages was not found in $planted_seconds s"
     failed=1
 else
     echo "a crate of its own: found its planted bug: $(grep -m 1 panicked <<<"$report" | cut -c 1-110)"
