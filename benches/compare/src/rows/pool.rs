@@ -79,7 +79,8 @@ fn imap(items: u64) -> f64 {
     let pool = pool(2);
     timed(|| {
         let results = pool.imap(|n: u64| n.wrapping_mul(n), 0..items);
-        assert_eq!(results.map(|result| result.expect("a result")).count() as u64, items);
+        let squares: Vec<u64> = results.map(|result| result.expect("a result")).collect();
+        assert_eq!(squares.len() as u64, items);
     })
 }
 
