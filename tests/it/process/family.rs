@@ -154,9 +154,11 @@ fn a_detached_child_outlives_its_killed_parent() {
         .spawn(
             |()| {
                 let child = spawn(orphan, ()).unwrap();
-                print(child.id());
+                let id = child.id();
                 // At once: it may not have begun.
                 child.detach();
+                // Whoever reads this kills this process.
+                print(id);
                 forever(());
             },
             (),
